@@ -1,0 +1,44 @@
+// swift-tools-version: 6.3
+import PackageDescription
+
+let strict: [SwiftSetting] = [
+    .treatAllWarnings(as: .error),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+]
+/// For the targets that only compute: nothing in them may step outside the memory-safe language.
+let pure: [SwiftSetting] = strict + [.strictMemorySafety()]
+
+let package = Package(
+    name: "pollsrv",
+    products: [
+        .executable(name: "pollsrv", targets: ["pollsrv"]),
+        .executable(name: "pollclient", targets: ["pollclient"]),
+        .executable(name: "pollctl", targets: ["pollctl"]),
+        .library(name: "PollClient", targets: ["Client"]),
+    ],
+    targets: [
+        .target(name: "Wire", swiftSettings: pure),
+        .target(name: "Replication", dependencies: ["Wire"], swiftSettings: pure),
+        .target(name: "Services", dependencies: ["Wire"], swiftSettings: pure),
+        .target(name: "Arguments", swiftSettings: pure),
+        .target(name: "CLinux"),
+        .target(name: "Linux", dependencies: ["CLinux"], swiftSettings: strict),
+        .target(
+            name: "Server",
+            dependencies: ["Wire", "Replication", "Services", "Linux"],
+            swiftSettings: strict),
+        .target(
+            name: "Client",
+            dependencies: ["Wire", "Replication", "Linux"],
+            swiftSettings: strict),
+        .executableTarget(
+            name: "pollsrv", dependencies: ["Server", "Arguments"], swiftSettings: strict),
+        .executableTarget(
+            name: "pollclient", dependencies: ["Client", "Arguments"], swiftSettings: strict),
+        .executableTarget(
+            name: "pollctl", dependencies: ["Client", "Arguments"], swiftSettings: strict),
+    ],
+    swiftLanguageModes: [.v6]
+)

@@ -1,0 +1,77 @@
+import CLinux
+import Glibc
+
+/// An owned descriptor: closed once, when its owner goes.
+package struct FileDescriptor: ~Copyable, Sendable {
+    package let raw: CInt
+
+    package init(owning raw: CInt) {
+        self.raw = raw
+    }
+
+    deinit {
+        // close is never repeated on EINTR: on Linux the descriptor is gone either way, and its
+        // number may already be somebody else's.
+        _ = close(raw)
+    }
+
+    /// Gives the descriptor up without closing it.
+    package consuming func release() -> CInt {
+        let raw = raw
+        discard self
+        return raw
+    }
+}
+
+/// What a read or write that does not block came to.
+package enum Transfer: Equatable, Sendable {
+    case bytes(Int)
+    /// Nothing now; wait for the descriptor to be ready.
+    case wouldBlock
+    /// The other end has closed its side.
+    case end
+    /// errno of a connection that is gone.
+    case failed(CInt)
+}
+
+package enum IO {
+    /// Reads at most `buffer.count` bytes.
+    package static func read(_ fd: CInt, into buffer: UnsafeMutableRawBufferPointer) -> Transfer {
+        let count = uninterrupted {
+            Glibc.read(fd, buffer.baseAddress, buffer.count)
+        }
+        if count > 0 { return .bytes(count) }
+        if count == 0 { return .end }
+        return errno == EAGAIN || errno == EWOULDBLOCK ? .wouldBlock : .failed(errno)
+    }
+
+    /// Writes `bytes` from `offset` on; may take fewer than there are. Never raises SIGPIPE.
+    package static func send(_ fd: CInt, _ bytes: [UInt8], from offset: Int = 0) -> Transfer {
+        let count = bytes.withUnsafeBytes { buffer in
+            uninterrupted {
+                Glibc.send(
+                    fd, buffer.baseAddress.map { $0 + offset }, buffer.count - offset,
+                    CInt(MSG_NOSIGNAL))
+            }
+        }
+        if count >= 0 { return .bytes(count) }
+        return errno == EAGAIN || errno == EWOULDBLOCK ? .wouldBlock : .failed(errno)
+    }
+
+    /// Writes all of `bytes` to a file or terminal that blocks.
+    package static func writeAll(_ fd: CInt, _ bytes: [UInt8], subject: String = "")
+        throws(SystemError)
+    {
+        var offset = 0
+        while offset < bytes.count {
+            let count = bytes.withUnsafeBytes { buffer in
+                uninterrupted {
+                    Glibc.write(
+                        fd, buffer.baseAddress.map { $0 + offset }, buffer.count - offset)
+                }
+            }
+            if count < 0 { throw SystemError("write", subject) }
+            offset += count
+        }
+    }
+}

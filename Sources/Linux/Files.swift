@@ -1,0 +1,85 @@
+import CLinux
+import Glibc
+
+package enum Files {
+    /// The whole of a file of at most `bytesMax`.
+    package static func read(_ path: String, bytesMax: Int = 64 << 20) throws(SystemError)
+        -> [UInt8]
+    {
+        let raw = uninterrupted { clinux_open(path, O_RDONLY | O_CLOEXEC, 0) }
+        guard raw >= 0 else { throw SystemError("open", path) }
+        let file = FileDescriptor(owning: raw)
+        var bytes: [UInt8] = []
+        var chunk = [UInt8](repeating: 0, count: 64 << 10)
+        while true {
+            let count = chunk.withUnsafeMutableBytes { buffer in
+                uninterrupted {
+                    Glibc.read(file.raw, buffer.baseAddress, buffer.count)
+                }
+            }
+            if count < 0 { throw SystemError("read", path) }
+            if count == 0 { return bytes }
+            bytes.append(contentsOf: chunk[..<count])
+            if bytes.count > bytesMax { throw SystemError("read", path, code: EFBIG) }
+        }
+    }
+
+    /// Opens `path` for appending and reading, creating it (not its folder) where it is missing.
+    package static func openForAppending(_ path: String) throws(SystemError) -> FileDescriptor {
+        let flags = O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC
+        let raw = uninterrupted { clinux_open(path, flags, 0o644) }
+        guard raw >= 0 else { throw SystemError("open", path) }
+        return FileDescriptor(owning: raw)
+    }
+
+    package static func truncate(_ fd: CInt, to size: Int, path: String) throws(SystemError) {
+        guard uninterrupted({ ftruncate(fd, size) }) == 0 else {
+            throw SystemError("ftruncate", path)
+        }
+    }
+
+    /// Makes a folder; one that is there already is fine.
+    package static func makeFolder(_ path: String) throws(SystemError) {
+        guard mkdir(path, 0o755) == 0 || errno == EEXIST else {
+            throw SystemError("mkdir", path)
+        }
+    }
+
+    package static func exists(_ path: String) -> Bool {
+        access(path, F_OK) == 0
+    }
+
+    /// Takes the lock of an open file for as long as it is open; false when another has it.
+    package static func lock(_ fd: CInt) -> Bool {
+        flock(fd, LOCK_EX | LOCK_NB) == 0
+    }
+}
+
+package enum Terminal {
+    /// Whether colours may be used on a descriptor: a terminal, and NO_COLOR unset.
+    package static func hasColour(_ fd: CInt) -> Bool {
+        isatty(fd) == 1 && environment("NO_COLOR") == nil
+    }
+
+    package static func isTerminal(_ fd: CInt) -> Bool { isatty(fd) == 1 }
+
+    package static func environment(_ name: String) -> String? {
+        guard let value = getenv(name) else { return nil }
+        return String(cString: value)
+    }
+
+    /// Writes text to standard error; a reader that has gone away is not our trouble.
+    package static func message(_ text: String) {
+        _ = try? IO.writeAll(2, Array((text + "\n").utf8))
+    }
+
+    /// Writes text to standard output.
+    package static func print(_ text: String) {
+        _ = try? IO.writeAll(1, Array((text + "\n").utf8))
+    }
+
+    /// Ends the process.
+    package static func exit(_ code: CInt) -> Never {
+        Glibc.exit(code)
+    }
+}

@@ -1,0 +1,36 @@
+import CLinux
+import Glibc
+
+/// A refusal by the kernel: which call, on what, and why.
+package struct SystemError: Error, Equatable, CustomStringConvertible, Sendable {
+    /// The call's name as in its manual page, e.g. `bind`.
+    package let call: String
+    /// errno as the call left it.
+    package let code: CInt
+    /// The path, address or process that the call was about; empty where there is none.
+    package let subject: String
+
+    package init(_ call: String, _ subject: String = "", code: CInt = errno) {
+        self.call = call
+        self.code = code
+        self.subject = subject
+    }
+
+    package var description: String {
+        let reason = String(cString: strerror(code))
+        return subject.isEmpty ? "\(call): \(reason)" : "\(call) \(subject): \(reason)"
+    }
+
+    package var isAddressInUse: Bool { code == EADDRINUSE }
+    package var isRefused: Bool { code == ECONNREFUSED }
+    package var isOutOfDescriptors: Bool { code == EMFILE || code == ENFILE }
+}
+
+/// Repeats `body` while a signal interrupted it; the only place where EINTR is seen.
+@inline(__always)
+func uninterrupted<Result: SignedInteger>(_ body: () -> Result) -> Result {
+    while true {
+        let result = body()
+        if result != -1 || errno != EINTR { return result }
+    }
+}

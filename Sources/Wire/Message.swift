@@ -1,0 +1,296 @@
+/// An entry of the log: the batch of one turn of one primary's loop. `(view, last op)` names it:
+/// two entries alike in that are alike in all, and so is everything before them.
+package struct Entry: Hashable, Sendable {
+    /// The view whose primary appended it.
+    package var view: ViewNumber
+    package var first: OpNumber
+    /// Milliseconds since 1970 by the primary's clock; the only time that services see.
+    package var time: UInt64
+    package var batch: Batch
+
+    package init(view: ViewNumber, first: OpNumber, time: UInt64, batch: Batch) {
+        precondition(batch.count > 0, "an entry holds at least one request")
+        self.view = view
+        self.first = first
+        self.time = time
+        self.batch = batch
+    }
+
+    package var last: OpNumber { first + (batch.count - 1) }
+}
+
+/// What an elector has accepted in the choice of a view.
+package struct Accepted: Hashable, Sendable {
+    package var attempt: Attempt
+    package var view: View
+
+    package init(attempt: Attempt, view: View) {
+        self.attempt = attempt
+        self.view = view
+    }
+}
+
+/// What replicas and witnesses say to each other.
+package enum Message: Equatable, Sendable {
+    // Inside a view, primary to backup and to learner.
+    case prepare(view: ViewNumber, entry: Entry, commitMax: OpNumber)
+    case commit(view: ViewNumber, commitMax: OpNumber)
+    /// Asks whether the backup is still in the view; reads wait for the answer.
+    case confirm(view: ViewNumber, probe: UInt64)
+
+    // Inside a view, backup to primary.
+    case prepareOK(view: ViewNumber, op: OpNumber)
+    case confirmOK(view: ViewNumber, probe: UInt64)
+    /// The backup is in the view and its log is the primary's through `op`: send what follows.
+    case attach(view: ViewNumber, op: OpNumber)
+    /// Client witnesses that are connected to the sender.
+    case witnesses([Instance])
+
+    // The choice of view `number`.
+    case seek(number: ViewNumber, attempt: Attempt, isPrimaryDead: Bool)
+    case grant(number: ViewNumber, attempt: Attempt, accepted: Accepted?)
+    /// The elector has granted a higher attempt than the one it was asked for.
+    case outbid(number: ViewNumber, attempt: Attempt)
+    case propose(attempt: Attempt, view: View)
+    case accepted(number: ViewNumber, attempt: Attempt)
+    /// A view that was decided.
+    case view(View)
+
+    // Joining: learner to primary and back.
+    case join(JoinID, Member)
+    case state(JoinID, view: View, op: OpNumber, piece: Int, pieces: Int, bytes: [UInt8])
+    case learnOK(JoinID, op: OpNumber)
+    case joinRefused(JoinID, reason: String)
+
+    // Leaving.
+    case leave(Instance)
+    /// The service is being ended: exit.
+    case stop
+
+    /// From the primary to its witnesses: the view's primary is alive.
+    case beat(view: ViewNumber)
+}
+
+/// Messages as lists of byte strings: a word for the kind, then the fields, numbers in decimal.
+extension Message {
+    package var fields: [[UInt8]] {
+        var list = FieldWriter()
+        switch self {
+        case .prepare(let view, let entry, let commitMax):
+            list.add("prepare", view.rawValue, entry.view.rawValue, entry.first.rawValue)
+            list.add(UInt64(entry.batch.count), entry.time, commitMax.rawValue)
+            list.fields.append(entry.batch.bytes)
+        case .commit(let view, let commitMax):
+            list.add("commit", view.rawValue, commitMax.rawValue)
+        case .confirm(let view, let probe): list.add("confirm", view.rawValue, probe)
+        case .prepareOK(let view, let op): list.add("prepareok", view.rawValue, op.rawValue)
+        case .confirmOK(let view, let probe): list.add("confirmok", view.rawValue, probe)
+        case .attach(let view, let op): list.add("attach", view.rawValue, op.rawValue)
+        case .witnesses(let instances):
+            list.add("witnesses")
+            list.add(instances.map(\.description).joined(separator: ","))
+        case .seek(let number, let attempt, let isPrimaryDead):
+            list.add("seek", number.rawValue)
+            list.add(attempt)
+            list.add(isPrimaryDead ? 1 : 0)
+        case .grant(let number, let attempt, let accepted):
+            list.add("grant", number.rawValue)
+            list.add(attempt)
+            if let accepted {
+                list.add(accepted.attempt)
+                list.add(accepted.view.text)
+            }
+        case .outbid(let number, let attempt):
+            list.add("outbid", number.rawValue)
+            list.add(attempt)
+        case .propose(let attempt, let view):
+            list.add("propose")
+            list.add(attempt)
+            list.add(view.text)
+        case .accepted(let number, let attempt):
+            list.add("accepted", number.rawValue)
+            list.add(attempt)
+        case .view(let view):
+            list.add("view")
+            list.add(view.text)
+        case .join(let join, let member):
+            list.add("join", join.rawValue)
+            list.add(member.text)
+        case .state(let join, let view, let op, let piece, let pieces, let bytes):
+            list.add("state", join.rawValue, op.rawValue)
+            list.add(UInt64(piece), UInt64(pieces))
+            list.add(view.text)
+            list.fields.append(bytes)
+        case .learnOK(let join, let op): list.add("learnok", join.rawValue, op.rawValue)
+        case .joinRefused(let join, let reason):
+            list.add("joinrefused", join.rawValue)
+            list.add(reason)
+        case .leave(let instance):
+            list.add("leave")
+            list.add(instance.description)
+        case .stop: list.add("stop")
+        case .beat(let view): list.add("beat", view.rawValue)
+        }
+        return list.fields
+    }
+
+    package init(fields: [[UInt8]]) throws(DecodeError) {
+        var list = FieldReader(fields)
+        let kind = try list.text()
+        switch kind {
+        case "prepare":
+            let view = try ViewNumber(list.number())
+            let entryView = try ViewNumber(list.number())
+            let first = try OpNumber(list.number())
+            let count = try list.number(max: UInt64(Batch.bytesMax) * 2)
+            let time = try list.number()
+            let commitMax = try OpNumber(list.number())
+            guard count > 0, first.rawValue > 0, entryView <= view else {
+                throw DecodeError("prepare out of range")
+            }
+            let batch = try Batch(decoding: list.blob(), count: Int(count))
+            let entry = Entry(view: entryView, first: first, time: time, batch: batch)
+            self = .prepare(view: view, entry: entry, commitMax: commitMax)
+        case "commit":
+            self = try .commit(
+                view: ViewNumber(list.number()), commitMax: OpNumber(list.number()))
+        case "confirm": self = try .confirm(view: ViewNumber(list.number()), probe: list.number())
+        case "prepareok":
+            self = try .prepareOK(view: ViewNumber(list.number()), op: OpNumber(list.number()))
+        case "confirmok":
+            self = try .confirmOK(view: ViewNumber(list.number()), probe: list.number())
+        case "attach":
+            self = try .attach(view: ViewNumber(list.number()), op: OpNumber(list.number()))
+        case "witnesses": self = try .witnesses(list.instances())
+        case "seek":
+            self = try .seek(
+                number: ViewNumber(list.number()), attempt: list.attempt(),
+                isPrimaryDead: list.number(max: 1) == 1)
+        case "grant":
+            let number = try ViewNumber(list.number())
+            let attempt = try list.attempt()
+            let accepted =
+                try list.isAtEnd ? nil : Accepted(attempt: list.attempt(), view: list.view())
+            self = .grant(number: number, attempt: attempt, accepted: accepted)
+        case "outbid":
+            self = try .outbid(number: ViewNumber(list.number()), attempt: list.attempt())
+        case "propose": self = try .propose(attempt: list.attempt(), view: list.view())
+        case "accepted":
+            self = try .accepted(number: ViewNumber(list.number()), attempt: list.attempt())
+        case "view": self = try .view(list.view())
+        case "join":
+            let join = try JoinID(list.number())
+            guard let member = try Member(text: list.text()) else {
+                throw DecodeError("bad member")
+            }
+            self = .join(join, member)
+        case "state":
+            let join = try JoinID(list.number())
+            let op = try OpNumber(list.number())
+            let piece = try Int(list.number(max: 1 << 30))
+            let pieces = try Int(list.number(max: 1 << 30))
+            let view = try list.view()
+            guard piece < pieces else { throw DecodeError("piece \(piece) of \(pieces)") }
+            self = try .state(
+                join, view: view, op: op, piece: piece, pieces: pieces, bytes: list.blob())
+        case "learnok": self = try .learnOK(JoinID(list.number()), op: OpNumber(list.number()))
+        case "joinrefused": self = try .joinRefused(JoinID(list.number()), reason: list.text())
+        case "leave": self = try .leave(list.instance())
+        case "stop": self = .stop
+        case "beat": self = try .beat(view: ViewNumber(list.number()))
+        default: throw DecodeError("unknown message '\(kind.prefix(32))'")
+        }
+        guard list.isAtEnd else { throw DecodeError("too many fields in '\(kind)'") }
+    }
+
+    /// Appends the message as RESP: `head` (a verb, or the kind of a push) and the fields.
+    package func encode(head: String, asPush: Bool = false, into bytes: inout [UInt8]) {
+        let fields = self.fields
+        if asPush {
+            RESP.push(fields.count + 1, into: &bytes)
+        } else {
+            RESP.array(fields.count + 1, into: &bytes)
+        }
+        RESP.bulk(head, into: &bytes)
+        for field in fields { RESP.bulk(field, into: &bytes) }
+    }
+}
+
+private struct FieldWriter {
+    var fields: [[UInt8]] = []
+
+    mutating func add(_ text: String, _ numbers: UInt64...) {
+        fields.append(Array(text.utf8))
+        for number in numbers { add(number) }
+    }
+
+    mutating func add(_ numbers: UInt64...) {
+        for number in numbers {
+            var digits: [UInt8] = []
+            RESP.digits(number, into: &digits)
+            fields.append(digits)
+        }
+    }
+
+    mutating func add(_ attempt: Attempt) {
+        add(attempt.counter)
+        add(attempt.proposer.description)
+    }
+}
+
+private struct FieldReader {
+    private let fields: [[UInt8]]
+    private var position = 0
+
+    init(_ fields: [[UInt8]]) {
+        self.fields = fields
+    }
+
+    var isAtEnd: Bool { position == fields.count }
+
+    mutating func blob() throws(DecodeError) -> [UInt8] {
+        guard position < fields.count else { throw DecodeError("field missing") }
+        position += 1
+        return fields[position - 1]
+    }
+
+    mutating func text() throws(DecodeError) -> String {
+        try String(decoding: blob(), as: UTF8.self)
+    }
+
+    mutating func number(max: UInt64 = 1 << 62) throws(DecodeError) -> UInt64 {
+        guard let value = try UInt64(text()), value <= max else {
+            throw DecodeError("bad number in field \(position)")
+        }
+        return value
+    }
+
+    mutating func instance() throws(DecodeError) -> Instance {
+        guard let instance = try Instance(text: text()) else {
+            throw DecodeError("bad instance in field \(position)")
+        }
+        return instance
+    }
+
+    mutating func instances() throws(DecodeError) -> [Instance] {
+        var list: [Instance] = []
+        for part in try text().split(separator: ",") {
+            guard let instance = Instance(text: String(part)), list.count < 256 else {
+                throw DecodeError("bad list of instances")
+            }
+            list.append(instance)
+        }
+        return list
+    }
+
+    mutating func attempt() throws(DecodeError) -> Attempt {
+        try Attempt(counter: number(), proposer: instance())
+    }
+
+    mutating func view() throws(DecodeError) -> View {
+        guard let view = try View(text: text()) else {
+            throw DecodeError("bad view in field \(position)")
+        }
+        return view
+    }
+}
