@@ -115,6 +115,17 @@ package struct BatchReader: Sendable {
     }
 }
 
+extension BatchReader {
+    /// As `next`, for bytes that were validated when they came in.
+    package mutating func nextValid(_ bytes: Span<UInt8>) -> Bool {
+        do {
+            return try next(bytes)
+        } catch {
+            preconditionFailure("a validated batch does not decode: \(error.text)")
+        }
+    }
+}
+
 /// Variable-length integers: 7 bits a byte, least significant first, the top bit set on all bytes
 /// but the last.
 package enum VarInt {

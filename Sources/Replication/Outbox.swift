@@ -1,0 +1,57 @@
+package import Wire
+
+/// A message and whose it is: a replica's or a witness's instance.
+package struct Envelope: Equatable, Sendable {
+    package var to: Instance
+    package var message: Message
+
+    package init(to: Instance, _ message: Message) {
+        self.to = to
+        self.message = message
+    }
+}
+
+/// What the core asks of the shell, to be carried out in the order of the fields.
+package struct Outbox: Equatable, Sendable {
+    /// Log entries to be written, in order.
+    package var records: [Entry] = []
+    /// Messages that vouch for nothing on disk.
+    package var send: [Envelope] = []
+    /// Messages that must not leave before `records` are durable.
+    package var sendAfterSync: [Envelope] = []
+    /// Committed entries to be given to the services, in order, each once.
+    package var execute: [Entry] = []
+    package var effects: [Effect] = []
+
+    package init() {}
+
+    package mutating func removeAll() {
+        records.removeAll(keepingCapacity: true)
+        send.removeAll(keepingCapacity: true)
+        sendAfterSync.removeAll(keepingCapacity: true)
+        execute.removeAll(keepingCapacity: true)
+        effects.removeAll(keepingCapacity: true)
+    }
+}
+
+/// What happened to this replica that its shell has to act on.
+package enum Effect: Equatable, Sendable {
+    /// The replica is now in this view (as its primary or a backup), having executed all that
+    /// stands before this in the outbox.
+    case entered(View)
+    /// This view leaves the replica out; its log's uncommitted tail is gone.
+    case removed(View)
+    /// Give this learner a snapshot of the services' state as it is after the outbox's entries,
+    /// then tell the core by `stateSent`.
+    case sendState(to: Instance, join: JoinID)
+    /// Put the services into this state; it stands after `op`.
+    case restore(op: OpNumber, snapshot: [UInt8])
+    /// Entries behind `op` are gone; requests of this replica among them have no outcome here.
+    case truncated(after: OpNumber)
+    /// The join has come to nothing; another may be tried.
+    case joinFailed(reason: String, isPlaceTaken: Bool)
+    /// No majority of the electorate answers; repeated while that lasts.
+    case stalled(reason: String)
+    /// The service is being ended.
+    case stop
+}

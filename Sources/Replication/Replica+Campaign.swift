@@ -1,0 +1,276 @@
+import Wire
+
+// Choosing view n+1: one single-decree Paxos for each view number, its acceptors the electorate of
+// view n. Only members of view n are candidates.
+struct Campaign: Equatable, Sendable {
+    enum Phase: Equatable, Sendable {
+        case seeking
+        case proposing
+    }
+    enum Answer: Equatable, Sendable {
+        case none
+        case granted(Accepted?)
+        case accepted
+    }
+
+    var attempt: Attempt
+    var phase: Phase
+    /// While proposing.
+    var proposal: View?
+    /// Parallel to the electorate.
+    var answers: [Answer]
+    var ticks = 0
+}
+
+extension Replica {
+    /// Begins the choice of the next view if none is under way.
+    mutating func startChange(into outbox: inout Outbox) {
+        guard isMember, campaign == nil, let view, let wanted = nextView() else { return }
+        // Attempt 0 is the primary's, without phase 1, once: as nobody can have proposed before.
+        if isPrimary, acceptor.granted == nil {
+            let attempt = Attempt(counter: 0, proposer: me.instance)
+            let answers = [Campaign.Answer](repeating: .none, count: view.electorate.count)
+            campaign = Campaign(attempt: attempt, phase: .seeking, proposal: nil, answers: answers)
+            propose(wanted, into: &outbox)
+        } else {
+            seek(into: &outbox)
+        }
+    }
+
+    private mutating func seek(into outbox: inout Outbox) {
+        guard let view else { return }
+        counterSeen += 1
+        let attempt = Attempt(counter: counterSeen, proposer: me.instance)
+        let answers = [Campaign.Answer](repeating: .none, count: view.electorate.count)
+        campaign = Campaign(attempt: attempt, phase: .seeking, proposal: nil, answers: answers)
+        if let own = view.electorate.firstIndex(of: me.instance) {
+            let outbid = acceptor.seek(attempt)
+            precondition(outbid == nil, "own attempt \(attempt) is outbid by \(outbid, default: "")")
+            campaign?.answers[own] = .granted(acceptor.accepted)
+        }
+        sendCampaign(into: &outbox)
+        checkGrants(into: &outbox)
+    }
+
+    /// Sends the present question to every elector that has not answered it.
+    func sendCampaign(into outbox: inout Outbox) {
+        guard let view, let campaign else { return }
+        for (elector, answer) in zip(view.electorate, campaign.answers) {
+            guard elector != me.instance else { continue }
+            switch (campaign.phase, answer) {
+            case (.seeking, .none):
+                let isPrimaryDead = exited.contains(view.primary.instance)
+                let seek = Message.seek(
+                    number: view.number.next, attempt: campaign.attempt,
+                    isPrimaryDead: isPrimaryDead)
+                // An elector that missed the last view could not answer without it.
+                outbox.send.append(Envelope(to: elector, .view(view)))
+                outbox.send.append(Envelope(to: elector, seek))
+            case (.proposing, .none), (.proposing, .granted):
+                guard let proposal = campaign.proposal else { continue }
+                outbox.send.append(Envelope(to: elector, .view(view)))
+                outbox.send.append(
+                    Envelope(to: elector, .propose(attempt: campaign.attempt, view: proposal)))
+            case (.seeking, .granted), (_, .accepted): continue
+            }
+        }
+    }
+
+    mutating func onGrant(
+        _ number: ViewNumber, _ attempt: Attempt, _ accepted: Accepted?, from: Instance,
+        into outbox: inout Outbox
+    ) {
+        guard let view, let campaign, number == view.number.next, campaign.attempt == attempt,
+            campaign.phase == .seeking, let index = view.electorate.firstIndex(of: from)
+        else { return }
+        self.campaign?.answers[index] = .granted(accepted)
+        if let accepted { counterSeen = max(counterSeen, accepted.attempt.counter) }
+        checkGrants(into: &outbox)
+    }
+
+    /// Phase 1 is over when a majority has granted and everybody within reach has answered, or
+    /// has had its time.
+    mutating func checkGrants(into outbox: inout Outbox) {
+        guard let view, let campaign, campaign.phase == .seeking else { return }
+        let granted = campaign.answers.filter { $0 != .none }.count
+        guard granted >= quorum(of: view) else { return }
+        let isComplete = zip(view.electorate, campaign.answers).allSatisfy { elector, answer in
+            answer != .none || !isReachable(elector)
+        }
+        guard isComplete || campaign.ticks >= timing.gatherTicks else { return }
+        guard let choice = choice(view, campaign) else { return }
+        // A view without this replica is for others to finish.
+        guard choice.contains(me.instance) else {
+            endCampaign()
+            return
+        }
+        propose(choice, into: &outbox)
+    }
+
+    /// What phase 1 leaves to propose: the reported view with the highest attempt, unless so many
+    /// have answered otherwise that it cannot have a majority.
+    private func choice(_ view: View, _ campaign: Campaign) -> View? {
+        var highest: Accepted?
+        for case .granted(let accepted?) in campaign.answers
+        where highest.map({ accepted.attempt > $0.attempt }) ?? true {
+            highest = accepted
+        }
+        guard let highest else { return nextView() }
+        let possible = campaign.answers.filter { answer in
+            switch answer {
+            case .none: true
+            case .granted(let accepted): accepted?.view == highest.view
+            case .accepted: false
+            }
+        }.count
+        return possible >= view.majority ? highest.view : nextView()
+    }
+
+    private mutating func propose(_ next: View, into outbox: inout Outbox) {
+        guard let view, let attempt = campaign?.attempt else { return }
+        precondition(next.contains(me.instance), "proposing a view without oneself")
+        precondition(next.number == view.number.next, "proposing \(next.number)")
+        // From here on this replica commits, answers and acks nothing in the present view.
+        status = .choosing
+        campaign?.phase = .proposing
+        campaign?.proposal = next
+        campaign?.ticks = 0
+        for index in view.electorate.indices { campaign?.answers[index] = .none }
+        if let own = view.electorate.firstIndex(of: me.instance) {
+            if acceptor.propose(attempt, next) != nil {
+                endCampaign()
+                return
+            }
+            campaign?.answers[own] = .accepted
+        }
+        sendCampaign(into: &outbox)
+        checkAccepted(into: &outbox)
+    }
+
+    mutating func onAccepted(
+        _ number: ViewNumber, _ attempt: Attempt, from: Instance, into outbox: inout Outbox
+    ) {
+        guard let view, let campaign, number == view.number.next, campaign.attempt == attempt,
+            campaign.phase == .proposing, let index = view.electorate.firstIndex(of: from)
+        else { return }
+        self.campaign?.answers[index] = .accepted
+        checkAccepted(into: &outbox)
+    }
+
+    private mutating func checkAccepted(into outbox: inout Outbox) {
+        guard let view, let campaign, let proposal = campaign.proposal else { return }
+        let accepted = campaign.answers.filter { $0 == .accepted }.count
+        guard accepted >= quorum(of: view) else { return }
+        announce(proposal, into: &outbox)
+        enter(proposal, into: &outbox)
+    }
+
+    /// How many electors must answer. Of an electorate of two replicas one alone suffices when the
+    /// other's process is proved dead: whatever the dead one took part in, this one knows.
+    private func quorum(of view: View) -> Int {
+        guard view.electorate.count == 2,
+            let other = view.electorate.first(where: { $0 != me.instance }),
+            view.contains(other), exited.contains(other), view.electorate.contains(me.instance)
+        else { return view.majority }
+        return 1
+    }
+
+    func isReachable(_ elector: Instance) -> Bool {
+        elector == me.instance
+            || !exited.contains(elector)
+                && (links.contains(elector) || witnessesHere.contains(elector))
+    }
+
+    /// Another's higher attempt is about; try again later, above it.
+    mutating func onOutbid(_ number: ViewNumber, _ attempt: Attempt) {
+        guard let view, let campaign, number == view.number.next, attempt > campaign.attempt else {
+            return
+        }
+        counterSeen = max(counterSeen, attempt.counter)
+        endCampaign()
+    }
+
+    private mutating func endCampaign() {
+        campaign = nil
+        ticksToNextCampaign = timing.retryTicks / 2 + random(below: timing.retryTicks)
+    }
+
+    /// A campaign that gets nowhere is begun anew with a higher attempt.
+    mutating func tickCampaign(into outbox: inout Outbox) {
+        guard let view else { return }
+        if ticksToNextCampaign > 0 { ticksToNextCampaign -= 1 }
+        guard var running = campaign else {
+            let isNeeded = status == .choosing || needsChange
+            if isNeeded, ticksToNextCampaign == 0 { startChange(into: &outbox) }
+            return
+        }
+        running.ticks += 1
+        campaign = running
+        checkGrants(into: &outbox)
+        guard let current = campaign, current.attempt == running.attempt else { return }
+        guard current.ticks % timing.retryTicks == 0 else { return }
+        if current.ticks >= 2 * timing.retryTicks {
+            let answered = current.answers.filter { $0 != .none }.count
+            let reason =
+                "view \(view.number.next) needs \(view.majority) of \(view.electorate.count) "
+                + "electors, \(answered) answered"
+            outbox.effects.append(.stalled(reason: reason))
+            // A backup whose reason is gone leaves it; after PROPOSE there is no way back.
+            endCampaign()
+        } else {
+            sendCampaign(into: &outbox)
+        }
+    }
+
+    // MARK: The elector's side
+
+    mutating func onSeek(
+        _ number: ViewNumber, _ attempt: Attempt, _ isPrimaryDead: Bool, from: Instance,
+        into outbox: inout Outbox
+    ) {
+        guard isAsked(number, by: from, into: &outbox), let view else { return }
+        counterSeen = max(counterSeen, attempt.counter)
+        guard from == view.primary.instance || !isPrimaryAlive(isPrimaryDead) else { return }
+        if let outbid = acceptor.seek(attempt) {
+            outbox.send.append(Envelope(to: from, .outbid(number: number, attempt: outbid)))
+            return
+        }
+        if let campaign, campaign.attempt < attempt { endCampaign() }
+        let grant = Message.grant(number: number, attempt: attempt, accepted: acceptor.accepted)
+        outbox.sendAfterSync.append(Envelope(to: from, grant))
+    }
+
+    mutating func onPropose(
+        _ attempt: Attempt, _ proposal: View, from: Instance, into outbox: inout Outbox
+    ) {
+        guard isAsked(proposal.number, by: from, into: &outbox) else { return }
+        counterSeen = max(counterSeen, attempt.counter)
+        if let outbid = acceptor.propose(attempt, proposal) {
+            let answer = Message.outbid(number: proposal.number, attempt: outbid)
+            outbox.send.append(Envelope(to: from, answer))
+            return
+        }
+        if let campaign, campaign.attempt < attempt { endCampaign() }
+        let answer = Message.accepted(number: proposal.number, attempt: attempt)
+        outbox.sendAfterSync.append(Envelope(to: from, answer))
+    }
+
+    private mutating func isAsked(
+        _ number: ViewNumber, by from: Instance, into outbox: inout Outbox
+    ) -> Bool {
+        guard isMember, let view else { return false }
+        guard number > view.number else {
+            outbox.send.append(Envelope(to: from, .view(view)))
+            return false
+        }
+        return number == view.number.next && view.electorate.contains(me.instance)
+    }
+
+    /// Whether this elector still takes the primary for alive: then it does not help to unseat it.
+    private func isPrimaryAlive(_ isClaimedDead: Bool) -> Bool {
+        guard let view else { return false }
+        if view.primary.instance == me.instance { return status == .normal }
+        return !isClaimedDead && !hasFailed(view.primary.instance)
+            && links.contains(view.primary.instance)
+    }
+}

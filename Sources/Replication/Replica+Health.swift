@@ -1,0 +1,216 @@
+import Wire
+
+// Who is alive, which clients can witness, and what time brings.
+extension Replica {
+    func hasFailed(_ instance: Instance) -> Bool {
+        if exited.contains(instance) { return true }
+        guard let life = health.first(where: { $0.instance == instance }) else { return false }
+        return life.isRefused || life.hasLeft || life.ticksSinceHeard > timing.suspectTicks
+    }
+
+    /// Whether the view has a member that has failed and whose failure is this replica's to mend:
+    /// any for the primary, the primary for a backup.
+    var needsChange: Bool {
+        guard isMember, let view else { return false }
+        if isPrimary { return view.backups.contains { hasFailed($0.instance) } }
+        return hasFailed(view.primary.instance)
+    }
+
+    mutating func onLinkUp(_ instance: Instance, into outbox: inout Outbox) {
+        if !links.contains(instance) {
+            links.append(instance)
+            links.sort()
+        }
+        if let index = health.firstIndex(where: { $0.instance == instance }) {
+            health[index].isRefused = false
+        }
+        guard isMember, let view else { return }
+        if !isPrimary, view.primary.instance == instance { attach(into: &outbox) }
+        if isPrimary, !view.contains(instance) { tellIfBehind(ViewNumber(0), instance, into: &outbox) }
+    }
+
+    mutating func onLinkDown(_ instance: Instance, into outbox: inout Outbox) {
+        links.removeAll { $0 == instance }
+        if let index = view?.backups.firstIndex(where: { $0.instance == instance }), isPrimary {
+            progress[index].sent = nil
+        }
+        if instance == view?.primary.instance { isAttached = false }
+        forgetLearner(instance)
+        if fetch?.primary == instance { failJoin("the connection to it broke", into: &outbox) }
+    }
+
+    mutating func onHeard(_ instance: Instance) {
+        // Heartbeats alone do not help a member with which no log can be exchanged.
+        guard links.contains(instance) else { return }
+        if let index = health.firstIndex(where: { $0.instance == instance }) {
+            health[index].ticksSinceHeard = 0
+        }
+    }
+
+    mutating func onRefused(_ instance: Instance, into outbox: inout Outbox) {
+        guard let index = health.firstIndex(where: { $0.instance == instance }) else { return }
+        health[index].isRefused = true
+        mend(into: &outbox)
+    }
+
+    mutating func onExited(_ instance: Instance, into outbox: inout Outbox) {
+        guard !exited.contains(instance) else { return }
+        exited.append(instance)
+        if exited.count > 16 { exited.removeFirst() }
+        forgetLearner(instance)
+        if fetch?.primary == instance { failJoin("its process has exited", into: &outbox) }
+        mend(into: &outbox)
+    }
+
+    mutating func onLeave(_ instance: Instance, from: Instance, into outbox: inout Outbox) {
+        guard instance == from, isMember, let view else { return }
+        if let index = health.firstIndex(where: { $0.instance == instance }) {
+            health[index].hasLeft = true
+            mend(into: &outbox)
+        } else if view.electorate.contains(instance) {
+            noteAbsence(of: instance, ticks: timing.absenceTicksMax)
+            witnessesHere.removeAll { $0 == instance }
+            mendElectorate(into: &outbox)
+        } else {
+            forgetLearner(instance)
+        }
+    }
+
+    /// Starts what a failure calls for, at once. A planned change that waits for the failed
+    /// member's acks would wait for ever.
+    private mutating func mend(into outbox: inout Outbox) {
+        guard needsChange else { return }
+        // A running phase 1 asks again at once: its electors are told of the death now.
+        if let campaign, campaign.phase == .seeking { sendCampaign(into: &outbox) }
+        if case .handOver = drain?.goal, campaign == nil { drain = nil }
+        startChange(into: &outbox)
+        checkGrants(into: &outbox)
+    }
+
+    // MARK: Witnesses
+
+    mutating func onWitnesses(_ instances: [Instance], into outbox: inout Outbox) {
+        guard instances != witnessesHere else { return }
+        witnessesHere = instances
+        ticksSinceWitnessChange = 0
+        guard isMember, let view, !isPrimary else { return }
+        outbox.send.append(Envelope(to: view.primary.instance, .witnesses(instances)))
+    }
+
+    mutating func onWitnessReport(_ instances: [Instance], from: Instance) {
+        guard isPrimary, let view,
+            let index = view.backups.firstIndex(where: { $0.instance == from })
+        else { return }
+        guard progress[index].witnesses != instances else { return }
+        progress[index].witnesses = instances
+        ticksSinceWitnessChange = 0
+    }
+
+    private mutating func noteAbsence(of witness: Instance, ticks: Int) {
+        if let index = absences.firstIndex(where: { $0.witness == witness }) {
+            absences[index].ticks = max(absences[index].ticks, ticks)
+        } else {
+            absences.append(Absence(witness: witness, ticks: ticks))
+        }
+    }
+
+    /// Primary: counts how long each witness of the electorate has been away from any member.
+    private mutating func tickAbsences() {
+        guard let view else { return }
+        let away = view.witnesses.filter { witness in
+            !witnessesHere.contains(witness)
+                || progress.contains { !$0.witnesses.contains(witness) }
+        }
+        absences.removeAll { absence in !away.contains(absence.witness) }
+        for witness in away { noteAbsence(of: witness, ticks: 0) }
+        for index in absences.indices { absences[index].ticks += 1 }
+    }
+
+    /// Primary: replaces witnesses that have gone and takes more when there are more.
+    mutating func mendElectorate(into outbox: inout Outbox) {
+        guard status == .normal, isPrimary, drain == nil, campaign == nil, ticksToNextCampaign == 0,
+            let view, !view.backups.isEmpty
+        else { return }
+        let hasLost = absences.contains { $0.ticks >= timing.absenceTicksMax }
+        let isSteady = ticksSinceWitnessChange >= timing.steadyTicks
+        guard hasLost || isSteady else { return }
+        guard nextView()?.electorate != view.electorate else { return }
+        startChange(into: &outbox)
+    }
+
+    // MARK: Time
+
+    mutating func onTick(into outbox: inout Outbox) {
+        for index in health.indices { health[index].ticksSinceHeard += 1 }
+        ticksSinceWitnessChange = min(ticksSinceWitnessChange + 1, timing.steadyTicks)
+        tickFetch(into: &outbox)
+        guard isMember else { return }
+        tickDrain()
+        tickCampaign(into: &outbox)
+        if isPrimary, status == .normal {
+            tickAbsences()
+            mendElectorate(into: &outbox)
+        }
+        sendCommit(into: &outbox)
+        beat(into: &outbox)
+        ticksToRetry -= 1
+        guard ticksToRetry <= 0 else { return }
+        ticksToRetry = timing.retryTicks
+        if let view, status == .normal, !isPrimary, !isAttached,
+            links.contains(view.primary.instance)
+        {
+            attach(into: &outbox)
+        }
+    }
+
+    private mutating func tickDrain() {
+        guard campaign == nil, status == .normal, drain != nil else { return }
+        drain?.ticks += 1
+        if let ticks = drain?.ticks, ticks > timing.drainTicksMax { drain = nil }
+    }
+
+    private mutating func tickFetch(into outbox: inout Outbox) {
+        guard status == .learning else { return }
+        fetch?.ticksSinceNews += 1
+        if let fetch, fetch.ticksSinceNews > timing.suspectTicks + 10 * timing.retryTicks {
+            failJoin("it has been silent for too long", into: &outbox)
+        }
+    }
+
+    /// The primary tells its witnesses that it is alive.
+    private mutating func beat(into outbox: inout Outbox) {
+        guard isPrimary, let view else { return }
+        ticksToBeat -= 1
+        guard ticksToBeat <= 0 else { return }
+        ticksToBeat = timing.beatTicks
+        for witness in view.witnesses {
+            outbox.send.append(Envelope(to: witness, .beat(view: view.number)))
+        }
+        // A learner that has nothing to fetch hears by this that its primary is there.
+        for learner in learners where learner.sent != nil {
+            let commit = Message.commit(view: view.number, commitMax: commitMax)
+            outbox.send.append(Envelope(to: learner.member.instance, commit))
+        }
+    }
+
+    // MARK: Invariants
+
+    /// Whole-state checks for tests and simulation.
+    package func checkInvariants() {
+        precondition(commitMin <= commitMax && commitMax <= op, "\(commitMin) \(commitMax) \(op)")
+        precondition(matched <= op, "matched \(matched) of \(op)")
+        var next = commitMin.next
+        for entry in log {
+            precondition(entry.first == next, "log: \(entry.first) where \(next) is due")
+            next = entry.last.next
+        }
+        precondition(next == op.next, "log ends before \(next), op is \(op)")
+        if isPrimary, let view {
+            precondition(progress.count == view.backups.count, "progress of \(progress.count)")
+        } else {
+            precondition(progress.isEmpty && drain == nil, "primary's state in another")
+        }
+        if isMember { precondition(view?.contains(me.instance) == true, "member of no view") }
+        precondition((status == .learning) == (fetch != nil), "fetch while \(status)")
+    }
+}

@@ -1,0 +1,233 @@
+import Wire
+
+// Inside a view: the primary appends and sends, the backups append and ack, an op counts once it
+// is on every member (write-all; Alsberg and Day 1976 for the pair).
+extension Replica {
+    mutating func onBatch(_ batch: Batch, time: UInt64, into outbox: inout Outbox) {
+        precondition(acceptsRequests, "a batch while \(status)")
+        guard let view, !batch.isEmpty else { return }
+        let entry = Entry(view: view.number, first: op.next, time: time, batch: batch)
+        append(entry, into: &outbox)
+        sendLog(into: &outbox)
+        commitSent = commitMax
+        advanceCommit(into: &outbox)
+    }
+
+    private mutating func append(_ entry: Entry, into outbox: inout Outbox) {
+        precondition(entry.first == op.next, "gap: op \(op), entry from \(entry.first)")
+        log.append(entry)
+        op = entry.last
+        outbox.records.append(entry)
+    }
+
+    /// Sends every backup and learner what it has not been sent yet.
+    mutating func sendLog(into outbox: inout Outbox) {
+        guard status == .normal, let view else { return }
+        for index in progress.indices {
+            guard let sent = progress[index].sent, sent < op else { continue }
+            sendEntries(after: sent, to: view.backups[index].instance, into: &outbox)
+            progress[index].sent = op
+        }
+        for index in learners.indices {
+            guard let sent = learners[index].sent, sent < op else { continue }
+            sendEntries(after: sent, to: learners[index].member.instance, into: &outbox)
+            learners[index].sent = op
+        }
+    }
+
+    private func sendEntries(after sent: OpNumber, to: Instance, into outbox: inout Outbox) {
+        guard let view else { return }
+        for entry in log where entry.first > sent {
+            let message = Message.prepare(view: view.number, entry: entry, commitMax: commitMax)
+            outbox.send.append(Envelope(to: to, message))
+        }
+    }
+
+    /// Primary: commits what every member has, and executes it.
+    mutating func advanceCommit(into outbox: inout Outbox) {
+        guard status == .normal, isPrimary else { return }
+        let onAll = progress.map(\.acked).min().map { min($0, op) } ?? op
+        commitMax = max(commitMax, onAll)
+        executeCommitted(through: commitMax, into: &outbox)
+    }
+
+    func isSameEntry(_ a: Entry, _ b: Entry) -> Bool {
+        a.view == b.view && a.first == b.first && a.last == b.last
+    }
+
+    mutating func executeCommitted(through bound: OpNumber, into outbox: inout Outbox) {
+        let count = log.prefix { $0.last <= bound }.count
+        guard count > 0 else { return }
+        outbox.execute.append(contentsOf: log[..<count])
+        commitMin = log[count - 1].last
+        log.removeFirst(count)
+    }
+
+    // MARK: The backup's and the learner's side
+
+    mutating func onPrepare(
+        _ number: ViewNumber, _ entry: Entry, _ commit: OpNumber, from: Instance,
+        into outbox: inout Outbox
+    ) {
+        guard isFollowing(number, from) else { return }
+        noteCommit(commit, into: &outbox)
+        if entry.last > matched {
+            guard entry.first == matched.next else {
+                // A hole: something was lost with a link. Ask again from where the log is sure.
+                attach(into: &outbox)
+                return
+            }
+            take(entry, into: &outbox)
+            matched = entry.last
+            noteCommit(commit, into: &outbox)
+        }
+        acknowledge(into: &outbox)
+    }
+
+    /// Puts the primary's entry into the log. What is there already stays; only from the first
+    /// difference on is the old tail removed, so that nothing acked is ever missing in between.
+    private mutating func take(_ entry: Entry, into outbox: inout Outbox) {
+        if let index = log.firstIndex(where: { $0.last >= entry.first }) {
+            if isSameEntry(log[index], entry) { return }
+            let kept = log[index].first.rawValue - 1
+            precondition(kept >= commitMax.rawValue, "entry \(entry.first) contradicts a commit")
+            log.removeSubrange(index...)
+            op = OpNumber(kept)
+            outbox.effects.append(.truncated(after: op))
+        }
+        append(entry, into: &outbox)
+    }
+
+    private func acknowledge(into outbox: inout Outbox) {
+        guard let view else { return }
+        switch status {
+        case .normal:
+            let ok = Message.prepareOK(view: view.number, op: matched)
+            outbox.sendAfterSync.append(Envelope(to: view.primary.instance, ok))
+        case .learning:
+            guard let fetch else { return }
+            let ok = Message.learnOK(fetch.join, op: matched)
+            outbox.sendAfterSync.append(Envelope(to: fetch.primary, ok))
+        case .idle, .choosing: return
+        }
+    }
+
+    /// Whether a message of view `number` from `from` is to be followed: as a backup of that view,
+    /// or as a learner of its primary that has the state.
+    private mutating func isFollowing(_ number: ViewNumber, _ from: Instance) -> Bool {
+        guard let view, view.number == number, view.primary.instance == from else { return false }
+        switch status {
+        case .normal:
+            guard !isPrimary else { return false }
+            isAttached = true
+            return true
+        case .learning:
+            fetch?.ticksSinceNews = 0
+            return fetch?.primary == from && fetch?.isRestored == true
+        case .idle, .choosing: return false
+        }
+    }
+
+    mutating func onCommit(
+        _ number: ViewNumber, _ commit: OpNumber, from: Instance, into outbox: inout Outbox
+    ) {
+        guard isFollowing(number, from) else { return }
+        noteCommit(commit, into: &outbox)
+    }
+
+    /// Learns that everything through `commit` is on every member: so it is in this log too, and
+    /// it is the primary's.
+    private mutating func noteCommit(_ commit: OpNumber, into outbox: inout Outbox) {
+        if status == .normal, commit <= op { matched = max(matched, commit) }
+        commitMax = max(commitMax, min(commit, matched))
+        executeCommitted(through: commitMax, into: &outbox)
+    }
+
+    mutating func onConfirm(
+        _ number: ViewNumber, _ probe: UInt64, from: Instance, into outbox: inout Outbox
+    ) {
+        guard status == .normal, isFollowing(number, from) else { return }
+        outbox.send.append(Envelope(to: from, .confirmOK(view: number, probe: probe)))
+    }
+
+    /// Tells the primary from where on to send, and that this replica is in the view.
+    mutating func attach(into outbox: inout Outbox) {
+        guard status == .normal, let view, !isPrimary else { return }
+        isAttached = false
+        let attach = Message.attach(view: view.number, op: matched)
+        outbox.sendAfterSync.append(Envelope(to: view.primary.instance, attach))
+        outbox.send.append(Envelope(to: view.primary.instance, .witnesses(witnessesHere)))
+    }
+
+    // MARK: The primary's side
+
+    /// The index of a backup of the view that this replica leads.
+    func backupIndex(_ number: ViewNumber, _ from: Instance) -> Int? {
+        guard let view, view.number == number, isPrimary else { return nil }
+        return view.backups.firstIndex { $0.instance == from }
+    }
+
+    mutating func onPrepareOK(
+        _ number: ViewNumber, _ acked: OpNumber, from: Instance, into outbox: inout Outbox
+    ) {
+        guard let index = backupIndex(number, from), acked <= op else { return }
+        progress[index].acked = max(progress[index].acked, acked)
+        advanceCommit(into: &outbox)
+        checkDrain(into: &outbox)
+    }
+
+    mutating func onAttach(
+        _ number: ViewNumber, _ matched: OpNumber, from: Instance, into outbox: inout Outbox
+    ) {
+        guard let index = backupIndex(number, from), let view else {
+            tellIfBehind(number, from, into: &outbox)
+            return
+        }
+        guard matched <= op else { return }
+        // Everything committed is on all members, also where the backup does not know it yet.
+        let sure = max(matched, commitMax)
+        progress[index].acked = max(progress[index].acked, sure)
+        progress[index].sent = sure
+        let commit = Message.commit(view: view.number, commitMax: commitMax)
+        outbox.send.append(Envelope(to: from, commit))
+        if probe > progress[index].confirmed {
+            outbox.send.append(Envelope(to: from, .confirm(view: view.number, probe: probe)))
+        }
+        sendLog(into: &outbox)
+        advanceCommit(into: &outbox)
+        checkDrain(into: &outbox)
+    }
+
+    /// Who speaks of an older view is told the newest.
+    func tellIfBehind(_ number: ViewNumber, _ from: Instance, into outbox: inout Outbox) {
+        guard let view, number < view.number else { return }
+        outbox.send.append(Envelope(to: from, .view(view)))
+    }
+
+    mutating func onConfirmReads(into outbox: inout Outbox) {
+        guard status == .normal, isPrimary, let view else { return }
+        probe += 1
+        for (backup, progress) in zip(view.backups, progress) where progress.sent != nil {
+            outbox.send.append(
+                Envelope(to: backup.instance, .confirm(view: view.number, probe: probe)))
+        }
+    }
+
+    mutating func onConfirmOK(_ number: ViewNumber, _ probe: UInt64, from: Instance) {
+        guard let index = backupIndex(number, from), probe <= self.probe else { return }
+        progress[index].confirmed = max(progress[index].confirmed, probe)
+    }
+
+    /// Lets idle backups know what has been committed.
+    mutating func sendCommit(into outbox: inout Outbox) {
+        guard status == .normal, isPrimary, let view, commitSent < commitMax else { return }
+        commitSent = commitMax
+        let commit = Message.commit(view: view.number, commitMax: commitMax)
+        for (backup, progress) in zip(view.backups, progress) where progress.sent != nil {
+            outbox.send.append(Envelope(to: backup.instance, commit))
+        }
+        for learner in learners where learner.sent != nil {
+            outbox.send.append(Envelope(to: learner.member.instance, commit))
+        }
+    }
+}

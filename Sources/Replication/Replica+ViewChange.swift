@@ -1,0 +1,201 @@
+import Wire
+
+// What the next view should be, and what entering or leaving one means.
+extension Replica {
+    /// The view this replica would propose now.
+    func nextView() -> View? {
+        guard let view else { return nil }
+        let alive = view.members.filter { $0.instance == me.instance || !hasFailed($0.instance) }
+        var primary = me
+        var others = alive.filter { $0.instance != me.instance }
+        if view.primary.instance != me.instance {
+            // Taking over: the old primary comes back, if it does, as a learner.
+            others.removeAll { $0.instance == view.primary.instance }
+        } else {
+            switch drain?.goal {
+            case .admit(let instance):
+                if let learner = learners.first(where: { $0.member.instance == instance }),
+                    learner.acked == op
+                {
+                    others.append(learner.member)
+                }
+            case .handOver(let heir):
+                if let index = others.firstIndex(where: { $0.instance == heir }) {
+                    primary = others[index]
+                    others[index] = me
+                }
+            case nil: break
+            }
+        }
+        let electorate = electorate(primary: primary, backups: others)
+        return View(
+            number: view.number.next, primary: primary, backups: others, electorate: electorate)
+    }
+
+    /// The members and so many witnesses that the number is odd; without any, two replicas of one
+    /// host decide together (each can prove the other's end), and of two hosts the primary alone.
+    func electorate(primary: Member, backups: [Member]) -> [Instance] {
+        let members = [primary] + backups
+        guard members.count > 1 else { return [primary.instance] }
+        let available = usableWitnesses(of: backups.map(\.instance) + [primary.instance])
+        var wanted = min(3, available.count)
+        if (members.count + wanted) % 2 == 0 { wanted -= 1 }
+        if wanted > 0 {
+            // Those of today first, so that the electorate changes no more than it must.
+            let today = available.filter { view?.electorate.contains($0) ?? false }
+            let fresh = available.filter { !today.contains($0) }
+            let chosen = (today + fresh).prefix(wanted)
+            return (members.map(\.instance) + chosen).sorted()
+        }
+        if members.count == 2, members[0].host != members[1].host { return [primary.instance] }
+        return members.map(\.instance).sorted()
+    }
+
+    /// Witnesses that are connected to all of `members`, as far as known here; a present one that
+    /// is away only for a moment counts.
+    private func usableWitnesses(of members: [Instance]) -> [Instance] {
+        guard let view else { return [] }
+        let others = members.filter { $0 != me.instance }
+        func isSeen(_ witness: Instance, by member: Instance) -> Bool {
+            guard let index = view.backups.firstIndex(where: { $0.instance == member }),
+                index < progress.count
+            else { return false }
+            return progress[index].witnesses.contains(witness)
+        }
+        let seen = witnessesHere.filter { witness in
+            others.allSatisfy { isSeen(witness, by: $0) }
+        }
+        let isSameSet = Set(members) == Set(view.members.map(\.instance))
+        let waiting =
+            isSameSet
+            ? view.witnesses.filter { witness in
+                !seen.contains(witness)
+                    && absences.contains {
+                        $0.witness == witness && $0.ticks < timing.absenceTicksMax
+                    }
+            } : []
+        return (seen + waiting).sorted()
+    }
+
+    // MARK: Entering and leaving
+
+    /// News of a decided view, from anybody.
+    mutating func onView(_ news: View, into outbox: inout Outbox) {
+        guard news.number > (view?.number ?? ViewNumber(0)) else { return }
+        if news.contains(me.instance), isMember || hasState {
+            enter(news, into: &outbox)
+            return
+        }
+        let wasMember = isMember
+        learnOfView(news)
+        if wasMember {
+            stepDown(into: &outbox)
+            outbox.effects.append(.removed(news))
+        } else if status == .learning, fetch?.primary != news.primary.instance {
+            failJoin("replica \(news.primary.id) leads now", into: &outbox)
+        }
+    }
+
+    mutating func learnOfView(_ news: View) {
+        view = news
+        acceptor = Acceptor()
+        counterSeen = 0
+        campaign = nil
+    }
+
+    /// This replica is out: what it could not commit was never answered, and goes.
+    private mutating func stepDown(into outbox: inout Outbox) {
+        status = .idle
+        log = []
+        op = commitMin
+        commitMax = commitMin
+        matched = commitMin
+        clearViewState()
+        outbox.effects.append(.truncated(after: op))
+    }
+
+    private mutating func clearViewState() {
+        progress = []
+        learners = []
+        drain = nil
+        fetch = nil
+        health = []
+        absences = []
+        isAttached = false
+        ticksToNextCampaign = 0
+    }
+
+    mutating func enter(_ next: View, into outbox: inout Outbox) {
+        let old = isMember ? view : nil
+        let wasBackupOfSame = old != nil && old?.primary == next.primary && !isPrimary
+        let wasLearner = fetch?.isRestored == true && fetch?.primary == next.primary.instance
+        let oldProgress = zip(old?.backups ?? [], progress).map { ($0.0.instance, $0.1) }
+        let oldLearners = learners
+        let oldHealth = health
+
+        learnOfView(next)
+        clearViewState()
+        status = .normal
+        health = next.members.filter { $0.instance != me.instance }.map { member in
+            var life = Health(instance: member.instance)
+            let known = oldHealth.first { $0.instance == member.instance }
+            life.ticksSinceHeard = known?.ticksSinceHeard ?? 0
+            life.isRefused = known?.isRefused ?? false
+            return life
+        }
+        ticksSinceWitnessChange = 0
+        ticksToBeat = 0
+        if next.primary.instance == me.instance {
+            matched = op
+            progress = next.backups.map { backup in
+                if var known = oldProgress.first(where: { $0.0 == backup.instance })?.1 {
+                    // What it had it still has: it drops nothing before it follows another.
+                    known.sent = nil
+                    return known
+                }
+                let learner = oldLearners.first { $0.member.instance == backup.instance }
+                return Progress(acked: max(learner?.acked ?? commitMax, commitMax), sent: nil)
+            }
+            learners = oldLearners.filter { !next.contains($0.member.instance) }
+            for index in learners.indices { tellLearner(learners[index].member.instance, &outbox) }
+            advanceCommit(into: &outbox)
+        } else {
+            // As a learner it has acked the primary's whole log; as a backup of the same primary
+            // what it knew it still knows; under another only what is committed is sure.
+            if wasLearner {
+                matched = op
+            } else if !wasBackupOfSame {
+                matched = commitMax
+            }
+            attach(into: &outbox)
+        }
+        outbox.effects.append(.entered(next))
+    }
+
+    private func tellLearner(_ learner: Instance, _ outbox: inout Outbox) {
+        guard let view else { return }
+        outbox.send.append(Envelope(to: learner, .view(view)))
+    }
+
+    /// Tells everybody concerned that `next` was decided; to be called before entering it.
+    mutating func announce(_ next: View, into outbox: inout Outbox) {
+        var told: [Instance] = [me.instance]
+        let all =
+            (view?.electorate ?? []) + (view?.members.map(\.instance) ?? [])
+            + next.members.map(\.instance) + next.electorate
+        for instance in all where !told.contains(instance) {
+            told.append(instance)
+            outbox.send.append(Envelope(to: instance, .view(next)))
+        }
+    }
+
+    mutating func onPromoteByForce(into outbox: inout Outbox) {
+        guard let view, isMember, !isPrimary else { return }
+        // Far above what the other side can have reached by itself, so that this view is news to
+        // it when the two meet again.
+        let number = ViewNumber(view.number.rawValue + 1_000_000)
+        let next = View(number: number, primary: me, backups: [], electorate: [me.instance])
+        announce(next, into: &outbox)
+        enter(next, into: &outbox)
+    }
+}

@@ -1,0 +1,262 @@
+package import Wire
+
+/// How patient a replica is; all in ticks.
+package struct Timing: Equatable, Sendable {
+    /// Without a heartbeat for longer than this a member counts as failed.
+    package var suspectTicks: Int
+    /// Between the primary's beats to its witnesses.
+    package var beatTicks: Int
+    /// How long a candidate waits for the electors beyond a majority.
+    package var gatherTicks = 5
+    /// Between repeats of what was not answered.
+    package var retryTicks = 10
+    /// How long a planned change may hold requests back until everything is acked.
+    package var drainTicksMax = 50
+    /// How long a witness may be away before another takes its place.
+    package var absenceTicksMax = 10
+    /// How long the set of clients must have been steady before witnesses are added.
+    package var steadyTicks = 10
+
+    package init(suspectTicks: Int, beatTicks: Int) {
+        self.suspectTicks = suspectTicks
+        self.beatTicks = beatTicks
+    }
+}
+
+/// One replica's part in the protocol: a value with one door, `step(_:into:)`. It computes and
+/// returns what is to be done; it does nothing itself.
+package struct Replica: Equatable, Sendable {
+    package enum Status: Equatable, Sendable {
+        /// In no view; may ask to join.
+        case idle
+        /// Has asked a primary to let it in, or is fetching the state and the log's tail.
+        case learning
+        /// In `view`.
+        case normal
+        /// Was in `view` and has proposed the next one. Until that is known it commits, answers
+        /// and acks nothing: so whoever is named in a proposed view has everything that was ever
+        /// committed in this one.
+        case choosing
+    }
+
+    package enum Event: Equatable, Sendable {
+        case message(Message, from: Instance)
+        case tick
+        /// The requests of one turn. Only while `acceptsRequests`.
+        case propose(Batch, time: UInt64)
+        /// Reads have come; they may be answered when `confirmedProbe` reaches the new `probe`.
+        case confirmReads
+        case linkUp(Instance)
+        case linkDown(Instance)
+        /// A heartbeat has come.
+        case heard(Instance)
+        /// A new connection to this replica was refused: nobody listens there.
+        case refused(Instance)
+        /// The process of this very instance is proved to have exited.
+        case exited(Instance)
+        /// The client witnesses that are connected here, ascending.
+        case witnesses([Instance])
+        /// Begin a service: view 1, of this replica alone.
+        case create
+        case join(primary: Instance, JoinID)
+        case stateSent(to: Instance, join: JoinID, op: OpNumber)
+        /// Hand the primary's part to a backup.
+        case handOver
+        /// The operator's word that the view's other members are gone for good.
+        case promoteByForce
+    }
+
+    package let me: Member
+    package let timing: Timing
+    /// The largest number of replicas in a view; a learner beyond it is turned away.
+    package let membersMax: Int
+
+    package internal(set) var status = Status.idle
+    /// The newest view known; while `normal` or `choosing` one with this replica in it.
+    package internal(set) var view: View?
+
+    /// Entries behind `commitMin`, contiguous, up to `op`.
+    var log: [Entry] = []
+    /// The last op in the log.
+    package internal(set) var op = OpNumber(0)
+    /// Executed here through this op. commitMin ≤ commitMax ≤ op.
+    package internal(set) var commitMin = OpNumber(0)
+    /// Known to be on every member of the view.
+    package internal(set) var commitMax = OpNumber(0)
+    /// Backup, learner: through this op the log is known to be the primary's. ≤ op.
+    var matched = OpNumber(0)
+
+    /// Parallel to `view.backups` while primary, else empty.
+    var progress: [Progress] = []
+    var learners: [Learner] = []
+    /// The last probe that was sent to confirm reads; the primary's.
+    package internal(set) var probe: UInt64 = 0
+    var commitSent = OpNumber(0)
+    var drain: Drain?
+
+    /// This replica's own fetch of the state, while `learning`.
+    var fetch: Fetch?
+    /// Whether the services' state here is a service's, not just empty.
+    var hasState = false
+    /// Backup: whether the primary has answered the attach.
+    var isAttached = false
+
+    /// The part in choosing the view after `view`.
+    var acceptor = Acceptor()
+    var campaign: Campaign?
+    /// The highest counter of any attempt seen for the view after `view`.
+    var counterSeen: UInt64 = 0
+    var ticksToNextCampaign = 0
+
+    /// Instances with a standing link, ascending.
+    var links: [Instance] = []
+    /// What is known of the other members' life, in the order of `view.members`.
+    var health: [Health] = []
+    /// Processes proved dead; the newest few.
+    var exited: [Instance] = []
+    /// Client witnesses connected here, ascending.
+    var witnessesHere: [Instance] = []
+    /// Witnesses of the electorate that are away, and for how many ticks.
+    var absences: [Absence] = []
+    var ticksSinceWitnessChange = 0
+
+    var ticksToBeat = 0
+    var ticksToRetry = 0
+    /// For back-off alone (xorshift64*, Marsaglia 2003, Vigna 2016).
+    var randomState: UInt64
+
+    struct Progress: Equatable, Sendable {
+        var acked: OpNumber
+        /// Sent through this op; nil until the backup has attached.
+        var sent: OpNumber?
+        var confirmed: UInt64 = 0
+        var witnesses: [Instance] = []
+    }
+
+    struct Learner: Equatable, Sendable {
+        var member: Member
+        var join: JoinID
+        /// nil while the snapshot is being made.
+        var sent: OpNumber?
+        var acked = OpNumber(0)
+    }
+
+    struct Fetch: Equatable, Sendable {
+        var primary: Instance
+        var join: JoinID
+        var snapshot: [UInt8] = []
+        var piecesSeen = 0
+        var isRestored = false
+        var ticksSinceNews = 0
+
+        static let snapshotBytesMax = 1 << 30
+    }
+
+    /// A planned change that waits until its backup or learner has everything; requests are held
+    /// back by the shell meanwhile.
+    struct Drain: Equatable, Sendable {
+        enum Goal: Equatable, Sendable {
+            case admit(Instance)
+            case handOver(to: Instance)
+        }
+        var goal: Goal
+        var ticks = 0
+    }
+
+    struct Health: Equatable, Sendable {
+        var instance: Instance
+        var ticksSinceHeard = 0
+        var isRefused = false
+        var hasLeft = false
+    }
+
+    struct Absence: Equatable, Sendable {
+        var witness: Instance
+        var ticks = 0
+    }
+
+    package init(me: Member, timing: Timing, membersMax: Int, seed: UInt64) {
+        precondition(membersMax >= 1 && membersMax <= View.backupsMax + 1)
+        self.me = me
+        self.timing = timing
+        self.membersMax = membersMax
+        randomState = seed | 1
+    }
+
+    package var isMember: Bool { status == .normal || status == .choosing }
+    package var isPrimary: Bool { isMember && view?.primary.instance == me.instance }
+
+    /// Whether `propose` may be called; if not, requests wait or are sent elsewhere.
+    package var acceptsRequests: Bool { status == .normal && isPrimary && drain == nil }
+
+    /// Whether a planned hand-over or admission is holding requests back, or the next view is
+    /// being chosen: requests are worth keeping for the moment.
+    package var isChanging: Bool { isPrimary && !acceptsRequests }
+
+    /// Reads with a probe up to this one may be answered, once the log of their time is executed.
+    package var confirmedProbe: UInt64 {
+        guard status == .normal, isPrimary else { return 0 }
+        return progress.map(\.confirmed).min() ?? probe
+    }
+
+    package mutating func step(_ event: Event, into outbox: inout Outbox) {
+        switch event {
+        case .message(let message, let from): onMessage(message, from: from, into: &outbox)
+        case .tick: onTick(into: &outbox)
+        case .propose(let batch, let time): onBatch(batch, time: time, into: &outbox)
+        case .confirmReads: onConfirmReads(into: &outbox)
+        case .linkUp(let instance): onLinkUp(instance, into: &outbox)
+        case .linkDown(let instance): onLinkDown(instance, into: &outbox)
+        case .heard(let instance): onHeard(instance)
+        case .refused(let instance): onRefused(instance, into: &outbox)
+        case .exited(let instance): onExited(instance, into: &outbox)
+        case .witnesses(let instances): onWitnesses(instances, into: &outbox)
+        case .create: onCreate(into: &outbox)
+        case .join(let primary, let join): onJoinWanted(primary, join, into: &outbox)
+        case .stateSent(let learner, let join, let op):
+            onStateSent(learner, join, op, into: &outbox)
+        case .handOver: onHandOver(into: &outbox)
+        case .promoteByForce: onPromoteByForce(into: &outbox)
+        }
+    }
+
+    private mutating func onMessage(_ message: Message, from: Instance, into outbox: inout Outbox) {
+        switch message {
+        case .prepare(let view, let entry, let commitMax):
+            onPrepare(view, entry, commitMax, from: from, into: &outbox)
+        case .commit(let view, let commitMax): onCommit(view, commitMax, from: from, into: &outbox)
+        case .confirm(let view, let probe): onConfirm(view, probe, from: from, into: &outbox)
+        case .prepareOK(let view, let op): onPrepareOK(view, op, from: from, into: &outbox)
+        case .confirmOK(let view, let probe): onConfirmOK(view, probe, from: from)
+        case .attach(let view, let op): onAttach(view, op, from: from, into: &outbox)
+        case .witnesses(let instances): onWitnessReport(instances, from: from)
+        case .seek(let number, let attempt, let isPrimaryDead):
+            onSeek(number, attempt, isPrimaryDead, from: from, into: &outbox)
+        case .grant(let number, let attempt, let accepted):
+            onGrant(number, attempt, accepted, from: from, into: &outbox)
+        case .outbid(let number, let attempt): onOutbid(number, attempt)
+        case .propose(let attempt, let view): onPropose(attempt, view, from: from, into: &outbox)
+        case .accepted(let number, let attempt):
+            onAccepted(number, attempt, from: from, into: &outbox)
+        case .view(let view): onView(view, into: &outbox)
+        case .join(let join, let member): onJoin(join, member, from: from, into: &outbox)
+        case .state(let join, let view, let op, let piece, let pieces, let bytes):
+            let part = StatePiece(
+                join: join, view: view, op: op, piece: piece, pieces: pieces, bytes: bytes)
+            onState(part, from: from, into: &outbox)
+        case .learnOK(let join, let op): onLearnOK(join, op: op, from: from, into: &outbox)
+        case .joinRefused(let join, let reason):
+            onJoinRefused(join, reason, from: from, into: &outbox)
+        case .leave(let instance): onLeave(instance, from: from, into: &outbox)
+        case .stop: outbox.effects.append(.stop)
+        case .beat: return
+        }
+    }
+
+    mutating func random(below bound: Int) -> Int {
+        randomState ^= randomState >> 12
+        randomState ^= randomState << 25
+        randomState ^= randomState >> 27
+        return Int((randomState &* 0x2545_f491_4f6c_dd1d) >> 33) % bound
+    }
+}
