@@ -36,7 +36,7 @@ let package = Package(
         .executableTarget(
             name: "pollsrv", dependencies: ["Server", "Arguments"], swiftSettings: strict),
         .executableTarget(
-            name: "pollclient", dependencies: ["Client", "Arguments"], swiftSettings: strict),
+            name: "pollclient", dependencies: ["Client", "Arguments", "Linux", "Wire"], swiftSettings: strict),
         .executableTarget(
             name: "pollctl", dependencies: ["Client", "Arguments"], swiftSettings: strict),
     ],

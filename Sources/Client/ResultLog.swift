@@ -1,0 +1,104 @@
+package import Linux
+
+/// The file that a voter appends the results to: one line, one write each.
+package struct ResultLog: ~Copyable {
+    /// Why a log cannot be used, for people.
+    package struct Refusal: Error, Equatable, Sendable {
+        package let text: String
+    }
+
+    package let path: String
+    /// The result in its last line, as it was found.
+    package let last: PollResult?
+    /// Whether half a line stood at its end and was cut off.
+    package let wasTorn: Bool
+    private let file: FileDescriptor
+    /// A device or pipe: nothing to read again, to lock or to cut off.
+    private let isRegular: Bool
+    /// How many bytes the whole lines take.
+    private var size: UInt64
+    /// A write that failed may have left a piece of its line behind `size`.
+    private var isDirty = false
+
+    /// Opens or creates the log, takes its lock, reads it and cuts a torn last line off.
+    package init(path: String) throws(Refusal) {
+        let opened: Opened
+        do {
+            opened = try Self.open(path)
+        } catch let error as SystemError {
+            throw Refusal(text: error.description)
+        } catch let fault as LogScanner.Fault {
+            throw Refusal(text: "\(path):\(fault.line): not the log of a voter: \(fault.text)")
+        } catch let refusal as Refusal {
+            throw refusal
+        } catch {
+            throw Refusal(text: "\(path): \(error)")
+        }
+        self.path = path
+        last = opened.scanner.last
+        wasTorn = !opened.scanner.tail.isEmpty
+        size = opened.scanner.wholeBytes
+        isRegular = opened.isRegular
+        file = FileDescriptor(owning: opened.fd)
+    }
+
+    private struct Opened {
+        let fd: CInt
+        let isRegular: Bool
+        let scanner: LogScanner
+    }
+
+    private static func open(_ path: String) throws -> Opened {
+        let file = try Files.openForAppending(path)
+        let isRegular = Files.isRegular(file.raw)
+        var scanner = LogScanner()
+        if isRegular {
+            guard Files.lock(file.raw) else {
+                throw Refusal(text: "\(path) is in use by another client")
+            }
+            try scan(file.raw, path, &scanner)
+            if !scanner.tail.isEmpty {
+                try Files.truncate(file.raw, to: Int(scanner.wholeBytes), path: path)
+            }
+        }
+        return Opened(fd: file.release(), isRegular: isRegular, scanner: scanner)
+    }
+
+    /// Appends one line. After a failure the file is as it was before, or is made so before the
+    /// next line.
+    package mutating func append(_ result: PollResult) throws(SystemError) {
+        if isDirty { try cutOff() }
+        let line = result.logLine
+        do {
+            try IO.writeAll(file.raw, line, subject: path)
+        } catch {
+            isDirty = isRegular
+            // Tried at once, so that no reader sees half a line for long; that it may fail too is
+            // remembered, and the first failure is the one to tell of.
+            do { if isDirty { try cutOff() } } catch {}
+            throw error
+        }
+        size += UInt64(line.count)
+    }
+
+    private mutating func cutOff() throws(SystemError) {
+        try Files.truncate(file.raw, to: Int(size), path: path)
+        isDirty = false
+    }
+
+    private static func scan(_ fd: CInt, _ path: String, _ scanner: inout LogScanner)
+        throws
+    {
+        var chunk = [UInt8](repeating: 0, count: 64 << 10)
+        while true {
+            switch chunk.withUnsafeMutableBytes({ IO.read(fd, into: $0) }) {
+            case .bytes(let count): try scanner.feed(chunk[..<count])
+            case .end:
+                try scanner.finish()
+                return
+            case .wouldBlock: throw SystemError("read", path)
+            case .failed(let code): throw SystemError("read", path, code: code)
+            }
+        }
+    }
+}

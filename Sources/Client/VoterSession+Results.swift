@@ -1,0 +1,198 @@
+import Wire
+
+extension PollResult {
+    /// Takes id, yes and no, as a `result` push (which a view follows) and the replies have them.
+    init(push fields: ArraySlice<RESPValue>) throws(DecodeError) {
+        let numbers = fields.prefix(3).compactMap(\.number)
+        guard numbers.count == 3, numbers[0] > 0, numbers[1] >= 0, numbers[2] >= 0 else {
+            throw DecodeError("bad result")
+        }
+        self.init(id: UInt64(numbers[0]), yes: UInt64(numbers[1]), no: UInt64(numbers[2]))
+    }
+}
+
+// Results: whatever their order and number on arrival, each is accepted once, in order, and held
+// until it is in the log.
+extension VoterSession {
+    /// How long a gap may close by itself.
+    private static let gapMillisecondsMax: UInt64 = 20
+    private static let againMilliseconds: UInt64 = 1_000
+
+    // MARK: Accepting
+
+    mutating func accept(_ result: PollResult, into outbox: inout VoterOutbox) {
+        guard result.id >= nextResult else { return }
+        if settings.votesMax > 0, result.id > settings.votesMax { return }
+        guard result.id == nextResult, unwritten.count < Self.keptMax else {
+            keep(result)
+            return
+        }
+        take(result, into: &outbox)
+        var ready = 0
+        while ready < early.count, early[ready].id == nextResult, unwritten.count < Self.keptMax {
+            take(early[ready], into: &outbox)
+            ready += 1
+        }
+        early.removeFirst(ready)
+        if early.isEmpty { askResultsAt = nil }
+    }
+
+    private mutating func keep(_ result: PollResult) {
+        askResultsAt = askResultsAt ?? now + Self.gapMillisecondsMax
+        // The service keeps what finds no room here; it is asked for when its turn comes.
+        let place = early.firstIndex { $0.id >= result.id } ?? early.count
+        if place < early.count, early[place].id == result.id { return }
+        if early.count == Self.keptMax {
+            guard place < early.count else { return }
+            early.removeLast()
+        }
+        early.insert(result, at: place)
+    }
+
+    private mutating func take(_ result: PollResult, into outbox: inout VoterOutbox) {
+        nextResult = result.id + 1
+        unwritten.append(result)
+        if promptedVote == result.id {
+            breakPrompt(into: &outbox)
+            outbox.show.append("Vote \(result.id) has closed.\n")
+        }
+        if let place = ballots.firstIndex(where: { $0.vote >= result.id }),
+            ballots[place].vote == result.id
+        {
+            ballots.remove(at: place)
+        }
+        guard settings.showsResults else { return }
+        breakPrompt(into: &outbox)
+        outbox.show.append(result.summary + "\n")
+    }
+
+    // MARK: Asking for what is missing
+
+    mutating func settleResults(into outbox: inout VoterOutbox) {
+        guard phase == .running, let moment = askResultsAt, unwritten.count < Self.keptMax,
+            isDue(at: moment), let index = primaryIndex, links[index].joining == .joined,
+            isDue(at: links[index].retryAt)
+        else { return }
+        let isAsked = links[index].awaits { command in
+            if case .results = command { true } else { false }
+        }
+        guard !isAsked else { return }
+        askResultsAt = now + Self.againMilliseconds
+        _ = isDue(at: now + Self.againMilliseconds)
+        send(.results(from: nextResult), on: index, into: &outbox)
+    }
+
+    mutating func onResults(_ index: Int, _ value: RESPValue, into outbox: inout VoterOutbox) {
+        if case .error(let text) = value {
+            let refusal = Refusal(text)
+            switch refusal {
+            case .redirect, .later: break
+            case .alreadyVoted, .closed, .noSuchVote, .notOnRoll, .nameInUse, .other:
+                report(index, "VOTE.RESULTS", text, into: &outbox)
+            }
+            backOff(index, refusal)
+            return
+        }
+        guard links[index].service == service, let items = value.items else { return }
+        for item in items {
+            do {
+                accept(try PollResult(push: (item.items ?? [])[...]), into: &outbox)
+            } catch {
+                report(index, "VOTE.RESULTS", error.text, into: &outbox)
+                return
+            }
+        }
+        links[index].retries = 0
+        if items.count >= VoterCommand.resultsMax { askResultsAt = now }
+    }
+
+    // MARK: Whose log this is
+
+    /// Compares the log's last result with the service's.
+    mutating func onVerification(
+        _ index: Int,
+        _ id: UInt64,
+        _ value: RESPValue,
+        into outbox: inout VoterOutbox
+    ) {
+        guard case .needed(let last) = verification, last.id == id else { return }
+        let advice = "\(settings.logPath) is the log of another service; use another --log"
+        switch value {
+        case .null:
+            end(
+                .io("the service has no result of vote \(id) yet, but the log has: \(advice)"),
+                into: &outbox
+            )
+        case .error(let text):
+            let refusal = Refusal(text)
+            switch refusal {
+            case .noSuchVote:
+                end(
+                    .io("the service has no vote \(id), but the log has its result: \(advice)"),
+                    into: &outbox
+                )
+            case .redirect, .later: backOff(index, refusal)
+            case .alreadyVoted, .closed, .notOnRoll, .nameInUse, .other:
+                report(index, "VOTE.RESULT", text, into: &outbox)
+                backOff(index, refusal)
+            }
+        case .simple, .integer, .bulk, .boolean, .double, .array, .map, .push:
+            let theirs: PollResult
+            do {
+                theirs = try PollResult(push: (value.items ?? [])[...])
+            } catch {
+                report(index, "VOTE.RESULT", error.text, into: &outbox)
+                backOff(index, .later)
+                return
+            }
+            guard theirs == last else {
+                end(
+                    .io(
+                        "vote \(id) has \(theirs.yes) yes, \(theirs.no) no in the service but "
+                            + "\(last.yes) yes, \(last.no) no in the log: \(advice)"
+                    ),
+                    into: &outbox
+                )
+                return
+            }
+            verification = .done
+        }
+    }
+
+    // MARK: The log
+
+    mutating func settleLog(into outbox: inout VoterOutbox) {
+        if let retryLogAt {
+            guard offered == 0, isDue(at: retryLogAt) else { return }
+        }
+        guard offered < unwritten.count else { return }
+        outbox.append += unwritten[offered...]
+        offered = unwritten.count
+    }
+
+    mutating func onLogged(through id: UInt64, into outbox: inout VoterOutbox) {
+        let count = unwritten.prefix { $0.id <= id }.count
+        guard count > 0 else { return }
+        unwritten.removeFirst(count)
+        offered = max(0, offered - count)
+        if retryLogAt != nil {
+            retryLogAt = nil
+            outbox.notices.append(.news("\(settings.logPath) can be written again"))
+        }
+        // There is room again for what may have been turned away.
+        if !early.isEmpty { askResultsAt = askResultsAt ?? now }
+        if settings.votesMax > 0, id >= settings.votesMax { onLeave(into: &outbox) }
+    }
+
+    mutating func onLogFailed(_ reason: String, into outbox: inout VoterOutbox) {
+        offered = 0
+        if retryLogAt == nil {
+            outbox.notices.append(
+                .trouble(
+                    "\(reason); results are kept and written again each second until it works"
+                )
+            )
+        }
+        retryLogAt = now + Self.againMilliseconds
+    }
+}
