@@ -28,13 +28,14 @@ let package = Package(
         .target(
             name: "Server",
             dependencies: ["Wire", "Replication", "Services", "Linux"],
-            swiftSettings: strict),
+            swiftSettings: strict + [.enableExperimentalFeature("Lifetimes")]),
         .target(
             name: "Client",
             dependencies: ["Wire", "Replication", "Linux"],
             swiftSettings: strict),
         .executableTarget(
-            name: "pollsrv", dependencies: ["Server", "Arguments"], swiftSettings: strict),
+            name: "pollsrv",
+            dependencies: ["Server", "Arguments", "Linux", "Services", "Wire"], swiftSettings: strict),
         .executableTarget(
             name: "pollclient", dependencies: ["Client", "Arguments"], swiftSettings: strict),
         .executableTarget(

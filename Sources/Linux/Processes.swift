@@ -158,3 +158,12 @@ package struct SignalQueue: ~Copyable {
         return count == size ? CInt(info.ssi_signo) : nil
     }
 }
+
+package enum Signals {
+    package static let terminate = SIGTERM
+    package static let interrupt = SIGINT
+    package static let kill = SIGKILL
+    package static let child = SIGCHLD
+    package static let stop = SIGSTOP
+    package static let resume = SIGCONT
+}

@@ -193,6 +193,11 @@ package struct Replica: Equatable, Sendable {
     /// being chosen: requests are worth keeping for the moment.
     package var isChanging: Bool { isPrimary && !acceptsRequests }
 
+    /// Whether a learner is on its way in.
+    package var isAdmitting: Bool { !learners.isEmpty }
+
+    package func isProvedDead(_ instance: Instance) -> Bool { exited.contains(instance) }
+
     /// Reads with a probe up to this one may be answered, once the log of their time is executed.
     package var confirmedProbe: UInt64 {
         guard status == .normal, isPrimary else { return 0 }
