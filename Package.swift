@@ -37,7 +37,8 @@ let package = Package(
             name: "pollsrv",
             dependencies: ["Server", "Arguments", "Linux", "Services", "Wire"], swiftSettings: strict),
         .executableTarget(
-            name: "pollclient", dependencies: ["Client", "Arguments"], swiftSettings: strict),
+            name: "pollclient",
+            dependencies: ["Client", "Arguments", "Linux", "Wire"], swiftSettings: strict),
         .executableTarget(
             name: "pollctl", dependencies: ["Client", "Arguments"], swiftSettings: strict),
     ],

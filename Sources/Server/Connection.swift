@@ -47,6 +47,8 @@ final class Connection {
         didSet { if let witness { lastWitness = witness } }
     }
     private(set) var lastWitness: Instance?
+    /// The client is about to go and is not to be chosen any more.
+    var isWitnessLeaving = false
 
     static let outputBytesMax = 4 << 20
     static let linkOutputBytesMax = 256 << 20

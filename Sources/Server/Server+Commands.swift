@@ -197,7 +197,9 @@ extension Server {
             case .grant, .outbid, .accepted, .view, .leave:
                 replyOK(connection)
                 if case .leave(let instance) = message, instance == witness {
-                    removeWitness(connection)
+                    // It still has a say until a view without it is known.
+                    connection.isWitnessLeaving = true
+                    areWitnessesChanged = true
                 }
                 step(.message(message, from: witness))
             case .prepare, .commit, .confirm, .prepareOK, .confirmOK, .attach, .witnesses, .seek,

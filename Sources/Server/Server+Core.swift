@@ -278,9 +278,12 @@ extension Server {
     /// every replica where the same clients are connected.
     func reportWitnesses() {
         areWitnessesChanged = false
-        var list = witnessConnections.prefix(16).map(\.instance)
+        let staying = witnessConnections.lazy.filter { !$0.connection.isWitnessLeaving }
+        var list = staying.prefix(16).map(\.instance)
         for elector in replica.view?.witnesses ?? [] where !list.contains(elector) {
-            if witnessConnection(elector) != nil { list.append(elector) }
+            if let connection = witnessConnection(elector), !connection.isWitnessLeaving {
+                list.append(elector)
+            }
         }
         step(.witnesses(list.sorted()))
     }

@@ -92,6 +92,7 @@ extension Server {
     func reapChildren() {
         guard let child = restart.child, let exit = Processes.reap(child) else { return }
         restart.child = nil
+        if stopping?.isForAll == true { exitCode = exitCode ?? 0 }
         let wasMember = restart.partner?.pid == UInt64(child)
         guard isPrimary, stopping == nil else { return }
         if wasMember {
@@ -120,6 +121,7 @@ extension Server {
     }
 
     func continueLeaving() {
+        guard stopping?.isForAll == false else { return }
         guard replica.isMember, let view = replica.view else {
             log.info("leaving; this replica was in no view")
             exitCode = 0
@@ -148,6 +150,10 @@ extension Server {
 
     func tickStopping() {
         guard let stopping else { return }
+        if stopping.isForAll {
+            if now > stopping.deadline { exitCode = exitCode ?? 0 }
+            return
+        }
         if now > stopping.deadline {
             log.warning("leaving without having been let go")
             exitCode = exitCode ?? 0
@@ -162,13 +168,14 @@ extension Server {
     /// Ends the service: the other replicas are told, then this process exits.
     func stopService() {
         log.info("stopping the service, as asked")
-        stopping = Stopping(deadline: now, isForAll: true)
+        stopping = Stopping(deadline: now + 1_000_000_000, isForAll: true)
         for case let connection? in connections {
             guard connection.isLink else { continue }
             connection.write { Message.stop.encode(head: "PEER", into: &$0) }
             markDirty(connection)
         }
         stopReplacement("the service is being ended")
-        exitCode = 0
+        // A child's end is waited for, so that it leaves no zombie to whoever adopts it.
+        if restart.child == nil { exitCode = 0 }
     }
 }

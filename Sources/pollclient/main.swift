@@ -1,1 +1,1 @@
-print("")
+Voter.main()
