@@ -40,8 +40,6 @@ final class Connection {
     /// Set once this connection has joined as a voter.
     var voterName: [UInt8]?
     var voterPlace: Int?
-    /// A link that this replica has made, not the other.
-    var isDialedLink = false
     /// Set once the client has offered itself as a witness.
     var witness: Instance? {
         didSet { if let witness { lastWitness = witness } }

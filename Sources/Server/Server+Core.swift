@@ -279,7 +279,7 @@ extension Server {
     func reportWitnesses() {
         areWitnessesChanged = false
         let staying = witnessConnections.lazy.filter { !$0.connection.isWitnessLeaving }
-        var list = staying.prefix(16).map(\.instance)
+        var list = Array(staying.prefix(16).map(\.instance))
         for elector in replica.view?.witnesses ?? [] where !list.contains(elector) {
             if let connection = witnessConnection(elector), !connection.isWitnessLeaving {
                 list.append(elector)

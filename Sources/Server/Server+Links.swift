@@ -169,15 +169,8 @@ extension Server {
         let instance = hello.member.instance
         if case .dialing = connection.kind { joining.dialStarted = nil }
         connection.kind = .link(instance)
-        connection.isDialedLink = wasDialed
         if let older = links[instance] {
-            // Both may have dialed at once; both keep the one that the higher instance made.
-            let prefersDialed = me.instance > instance
-            if older.isDialedLink == prefersDialed, wasDialed != prefersDialed {
-                close(connection)
-                return
-            }
-            links[instance] = connection
+            // The newest is the one that surely stands; what was on its way is sent again.
             close(older)
         }
         links[instance] = connection
