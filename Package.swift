@@ -35,7 +35,8 @@ let package = Package(
             swiftSettings: strict),
         .executableTarget(
             name: "pollsrv",
-            dependencies: ["Server", "Arguments", "Linux", "Services", "Wire"], swiftSettings: strict),
+            dependencies: ["Server", "Arguments", "Linux", "Services", "Wire"],
+            swiftSettings: strict),
         .executableTarget(
             name: "pollclient",
             dependencies: ["Client", "Arguments", "Linux", "Wire"], swiftSettings: strict),

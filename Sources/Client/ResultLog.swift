@@ -38,7 +38,8 @@ package final class ResultLog {
         let whole = bytes.lastIndex(of: 10).map { $0 + 1 } ?? 0
         size = whole
         var expected: UInt64 = 1
-        for line in bytes[..<whole].split(separator: 10, omittingEmptySubsequences: false).dropLast()
+        for line in bytes[..<whole].split(separator: 10, omittingEmptySubsequences: false)
+            .dropLast()
         {
             guard let result = Self.parse(line), result.vote == expected else {
                 throw .bad(

@@ -26,7 +26,9 @@ extension Replica {
         }
         guard isMember, let view else { return }
         if !isPrimary, view.primary.instance == instance { attach(into: &outbox) }
-        if isPrimary, !view.contains(instance) { tellIfBehind(ViewNumber(0), instance, into: &outbox) }
+        if isPrimary, !view.contains(instance) {
+            tellIfBehind(ViewNumber(0), instance, into: &outbox)
+        }
     }
 
     mutating func onLinkDown(_ instance: Instance, into outbox: inout Outbox) {

@@ -229,7 +229,8 @@ extension Server {
             replyOK(connection)
             step(.handOver)
         case "STOP":
-            if !isPrimary, replica.isMember, replica.view.map({ links[$0.primary.instance] }) != nil {
+            if !isPrimary, replica.isMember, replica.view.map({ links[$0.primary.instance] }) != nil
+            {
                 replyError(connection, redirectError)
                 return
             }

@@ -191,7 +191,8 @@ extension Server {
             guard let view = hello.view else { return }
             if joining.isDeciding {
                 joining.isDeciding = false
-                log.info("a service is running already, led from \(view.primary.address): joining it")
+                log.info(
+                    "a service is running already, led from \(view.primary.address): joining it")
             }
             if view.primary.instance == hello.member.instance {
                 guard now >= joining.startAt else { return }

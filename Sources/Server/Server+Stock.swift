@@ -10,7 +10,8 @@ extension Server {
         var index = 1
         var version = connection.version
         if arguments.count > 1 {
-            guard let number = arguments.number(1), let wanted = ProtocolVersion(rawValue: UInt8(clamping: number))
+            guard let number = arguments.number(1),
+                let wanted = ProtocolVersion(rawValue: UInt8(clamping: number))
             else {
                 replyError(connection, "NOPROTO unsupported protocol version")
                 return
@@ -87,7 +88,11 @@ extension Server {
         case "PING":
             let text = arguments.count > 1 ? arguments.array(1) : nil
             reply(connection) { bytes in
-                if let text { RESP.bulk(text, into: &bytes) } else { RESP.simple("PONG", into: &bytes) }
+                if let text {
+                    RESP.bulk(text, into: &bytes)
+                } else {
+                    RESP.simple("PONG", into: &bytes)
+                }
             }
         case "ECHO":
             guard arguments.count == 2 else { return replyArity(connection, "ECHO message") }

@@ -7,7 +7,8 @@ import Wire
 extension Server {
     /// VOTE.CAST id voter yes|no
     func castCommand(_ arguments: borrowing CommandArguments, _ connection: Connection) {
-        guard arguments.count == 4, let vote = arguments.number(1), let choice = choice(arguments, 3)
+        guard arguments.count == 4, let vote = arguments.number(1),
+            let choice = choice(arguments, 3)
         else {
             replyArity(connection, "VOTE.CAST id voter yes|no")
             return
@@ -87,7 +88,8 @@ extension Server {
     /// The command of the log for a verb that changes the polls, from its arguments.
     func pollCommand(_ verb: String, _ arguments: [[UInt8]]) throws(DecodeError) -> PollCommand {
         func number(_ index: Int) -> UInt64? {
-            index < arguments.count ? UInt64(String(decoding: arguments[index], as: UTF8.self)) : nil
+            index < arguments.count
+                ? UInt64(String(decoding: arguments[index], as: UTF8.self)) : nil
         }
         switch verb {
         case "VOTE.OPEN": return try openCommand(arguments)
@@ -97,7 +99,8 @@ extension Server {
             }
             return .close(vote: vote)
         case "VOTE.CAST":
-            let word = arguments.count == 3
+            let word =
+                arguments.count == 3
                 ? String(decoding: arguments[2], as: UTF8.self).lowercased() : ""
             guard let vote = number(0), word == "yes" || word == "no" else {
                 throw DecodeError("ERR usage: VOTE.CAST id voter yes|no")
@@ -219,7 +222,8 @@ extension Server {
             return
         }
         if let holder = voterConnection(name), holder !== connection {
-            guard holder.witness == nil, connection.witness != nil, holder.isSupersededBy(connection)
+            guard holder.witness == nil, connection.witness != nil,
+                holder.isSupersededBy(connection)
             else {
                 replyError(
                     connection,
@@ -438,5 +442,7 @@ extension Server {
 extension Connection {
     /// Whether `newer` is the same client's newer connection: the witness that it offers was this
     /// one's until the newer one took it over.
-    func isSupersededBy(_ newer: Connection) -> Bool { lastWitness != nil && lastWitness == newer.witness }
+    func isSupersededBy(_ newer: Connection) -> Bool {
+        lastWitness != nil && lastWitness == newer.witness
+    }
 }

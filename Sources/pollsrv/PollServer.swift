@@ -137,7 +137,9 @@ enum PollServer {
             questions = try Files.read(path).split(separator: 10, omittingEmptySubsequences: false)
                 .map { Array($0.last == 13 ? $0.dropLast() : $0) }
             while questions.last?.isEmpty == true { questions.removeLast() }
-            guard !questions.isEmpty else { throw UsageError("--questions \(path): no question in it") }
+            guard !questions.isEmpty else {
+                throw UsageError("--questions \(path): no question in it")
+            }
             for (index, question) in questions.enumerated() {
                 guard !question.isEmpty, question.count <= Polls.questionBytesMax else {
                     throw UsageError(

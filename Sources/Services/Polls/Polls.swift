@@ -131,7 +131,8 @@ package struct Polls: StateMachine {
             do {
                 let vote = try VarInt.read(command, &position)
                 let voter = try VarInt.read(command, &position)
-                guard position == command.count - 1, let choice = Choice(rawValue: command[position])
+                guard position == command.count - 1,
+                    let choice = Choice(rawValue: command[position])
                 else { return Self.malformed }
                 return cast(vote, Int(clamping: voter), choice, into: &effects)
             } catch {
@@ -221,7 +222,8 @@ package struct Polls: StateMachine {
 
     /// A ballot for a vote that is closed already.
     private func repeated(_ vote: UInt64, _ voter: Int, _ choice: Choice) -> Reply {
-        if let box = closedBoxes.first(where: { $0.vote == vote }), let before = box.ballots[voter] {
+        if let box = closedBoxes.first(where: { $0.vote == vote }), let before = box.ballots[voter]
+        {
             return before == choice ? .ok : Self.alreadyVoted(vote)
         }
         return .error("CLOSED vote \(vote) is closed")
