@@ -42,6 +42,10 @@ let package = Package(
             dependencies: ["Client", "Arguments", "Linux", "Wire"], swiftSettings: strict),
         .executableTarget(
             name: "pollctl", dependencies: ["Client", "Arguments"], swiftSettings: strict),
+        .testTarget(name: "WireTests", dependencies: ["Wire"], swiftSettings: strict),
+        .testTarget(
+            name: "ReplicationTests", dependencies: ["Replication", "Services", "Wire"],
+            swiftSettings: strict),
     ],
     swiftLanguageModes: [.v6]
 )
