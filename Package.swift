@@ -41,7 +41,9 @@ let package = Package(
             name: "pollclient",
             dependencies: ["Client", "Arguments", "Linux", "Wire"], swiftSettings: strict),
         .executableTarget(
-            name: "pollctl", dependencies: ["Client", "Arguments"], swiftSettings: strict),
+            name: "pollctl",
+            dependencies: ["Client", "Wire", "Linux", "Arguments"],
+            swiftSettings: strict),
         .testTarget(name: "WireTests", dependencies: ["Wire"], swiftSettings: strict),
         .testTarget(
             name: "ReplicationTests", dependencies: ["Replication", "Services", "Wire"],

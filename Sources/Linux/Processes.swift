@@ -159,11 +159,13 @@ package struct SignalQueue: ~Copyable {
     }
 }
 
+/// The signals that our programs send and listen to.
 package enum Signals {
     package static let terminate = SIGTERM
     package static let interrupt = SIGINT
     package static let kill = SIGKILL
     package static let child = SIGCHLD
+    package static let hangUp = SIGHUP
     package static let stop = SIGSTOP
     package static let resume = SIGCONT
 }

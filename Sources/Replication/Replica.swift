@@ -119,6 +119,8 @@ package struct Replica: Equatable, Sendable {
     /// Witnesses of the electorate that are away, and for how many ticks.
     var absences: [Absence] = []
     var ticksSinceWitnessChange = 0
+    /// Whether the electorate was compared with the clients since they last changed.
+    var isElectorateChecked = false
 
     var ticksToBeat = 0
     var ticksToRetry = 0
