@@ -188,7 +188,10 @@ extension Server {
         lines.append(("votes_closed", "\(polls.closedCount)"))
         lines.append(("voters", "\(polls.joinedCount)"))
         lines.append(("held", "\(held.count)"))
-        lines.append(("digest", String(executor.digest, radix: 16)))
+        // It costs a snapshot, which a large service should not pay for each look.
+        if settings.hasTestHooks {
+            lines.append(("digest", String(executor.digest, radix: 16)))
+        }
         let partner = isPrimary ? view?.backups.first?.instance : view?.primary.instance
         let hasLink = partner.map { links[$0] != nil } ?? false
         lines.append(("link", isCut ? "cut" : hasLink ? "direct" : "none"))
