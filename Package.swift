@@ -28,17 +28,33 @@ let package = Package(
         .target(
             name: "Server",
             dependencies: ["Wire", "Replication", "Services", "Linux"],
-            swiftSettings: strict),
+            swiftSettings: strict + [.enableExperimentalFeature("Lifetimes")]),
         .target(
             name: "Client",
             dependencies: ["Wire", "Replication", "Linux"],
             swiftSettings: strict),
         .executableTarget(
-            name: "pollsrv", dependencies: ["Server", "Arguments"], swiftSettings: strict),
+            name: "pollsrv",
+            dependencies: ["Server", "Arguments", "Linux", "Services", "Wire"],
+            swiftSettings: strict),
         .executableTarget(
-            name: "pollclient", dependencies: ["Client", "Arguments", "Linux", "Wire"], swiftSettings: strict),
+            name: "pollclient",
+            dependencies: ["Client", "Arguments", "Linux", "Wire"], swiftSettings: strict),
         .executableTarget(
-            name: "pollctl", dependencies: ["Client", "Arguments"], swiftSettings: strict),
+            name: "pollctl",
+            dependencies: ["Client", "Wire", "Linux", "Arguments"],
+            swiftSettings: strict),
+        .testTarget(name: "WireTests", dependencies: ["Wire"], swiftSettings: strict),
+        .testTarget(
+            name: "ReplicationTests", dependencies: ["Replication", "Services", "Wire"],
+            swiftSettings: strict),
+        .testTarget(
+            name: "ClientTests", dependencies: ["Client", "Linux", "Replication", "Wire"],
+            swiftSettings: strict),
+        // Drives the programs from outside; it needs them built, and imports nothing of them.
+        .testTarget(
+            name: "ProcessTests", dependencies: ["pollsrv", "pollclient", "pollctl"],
+            swiftSettings: strict),
     ],
     swiftLanguageModes: [.v6]
 )

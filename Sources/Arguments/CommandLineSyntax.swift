@@ -13,7 +13,8 @@ package struct Flag: Sendable {
     package var isHidden: Bool
 
     package init(
-        _ name: String, short: String? = nil, value: String? = nil, default defaultText: String? = nil,
+        _ name: String, short: String? = nil, value: String? = nil,
+        default defaultText: String? = nil,
         hidden isHidden: Bool = false, _ help: String
     ) {
         self.name = name
@@ -89,7 +90,8 @@ package struct CommandLineSyntax: Sendable {
                 onlyOperands = true
                 continue
             }
-            let parts = argument.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+            let parts = argument.split(
+                separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
             let name = String(parts[0])
             guard let flag = flags.first(where: { $0.name == name || $0.short == name }) else {
                 throw unknown(name)

@@ -26,8 +26,8 @@ package struct ClientLoop: ~Copyable {
     private var ending: Ending?
     private var chunk = [UInt8](repeating: 0, count: 16 << 10)
 
-    /// SIGINT and SIGTERM: leave, and at the second one leave at once.
-    private static let leaveSignals: [CInt] = [2, 15]
+    /// Leave; at the second one, at once.
+    private static let leaveSignals = [Signals.interrupt, Signals.terminate]
 
     package init(
         program: String,

@@ -16,7 +16,10 @@ extension PollResult {
 extension VoterSession {
     /// How long a gap may close by itself.
     private static let gapMillisecondsMax: UInt64 = 20
-    private static let againMilliseconds: UInt64 = 1_000
+    /// How long the results that follow a JOIN by themselves may take.
+    static let catchUpMilliseconds: UInt64 = 500
+    private static let againMillisecondsMax: UInt64 = 16_000
+    private static let retryLogMilliseconds: UInt64 = 1_000
 
     // MARK: Accepting
 
@@ -34,11 +37,11 @@ extension VoterSession {
             ready += 1
         }
         early.removeFirst(ready)
-        if early.isEmpty { askResultsAt = nil }
+        askAgainMilliseconds = 1_000
     }
 
     private mutating func keep(_ result: PollResult) {
-        askResultsAt = askResultsAt ?? now + Self.gapMillisecondsMax
+        if early.isEmpty { askResults(in: Self.gapMillisecondsMax) }
         // The service keeps what finds no room here; it is asked for when its turn comes.
         let place = early.firstIndex { $0.id >= result.id } ?? early.count
         if place < early.count, early[place].id == result.id { return }
@@ -68,6 +71,10 @@ extension VoterSession {
 
     // MARK: Asking for what is missing
 
+    mutating func askResults(in milliseconds: UInt64) {
+        askResultsAt = min(askResultsAt ?? .max, now + milliseconds)
+    }
+
     mutating func settleResults(into outbox: inout VoterOutbox) {
         guard phase == .running, let moment = askResultsAt, unwritten.count < Self.keptMax,
             isDue(at: moment), let index = primaryIndex, links[index].joining == .joined,
@@ -77,8 +84,7 @@ extension VoterSession {
             if case .results = command { true } else { false }
         }
         guard !isAsked else { return }
-        askResultsAt = now + Self.againMilliseconds
-        _ = isDue(at: now + Self.againMilliseconds)
+        askResultsAt = nil
         send(.results(from: nextResult), on: index, into: &outbox)
     }
 
@@ -91,9 +97,11 @@ extension VoterSession {
                 report(index, "VOTE.RESULTS", text, into: &outbox)
             }
             backOff(index, refusal)
+            askResults(in: 0)
             return
         }
         guard links[index].service == service, let items = value.items else { return }
+        let before = nextResult
         for item in items {
             do {
                 accept(try PollResult(push: (item.items ?? [])[...]), into: &outbox)
@@ -103,7 +111,13 @@ extension VoterSession {
             }
         }
         links[index].retries = 0
-        if items.count >= VoterCommand.resultsMax { askResultsAt = now }
+        if items.count >= VoterCommand.resultsMax, nextResult > before {
+            askResults(in: 0)
+        } else if !early.isEmpty {
+            // Votes close in any order: what is missing may be open for days, and is pushed then.
+            askResults(in: askAgainMilliseconds)
+            askAgainMilliseconds = min(askAgainMilliseconds * 2, Self.againMillisecondsMax)
+        }
     }
 
     // MARK: Whose log this is
@@ -180,7 +194,7 @@ extension VoterSession {
             outbox.notices.append(.news("\(settings.logPath) can be written again"))
         }
         // There is room again for what may have been turned away.
-        if !early.isEmpty { askResultsAt = askResultsAt ?? now }
+        if early.first?.id == nextResult { askResults(in: 0) }
         if settings.votesMax > 0, id >= settings.votesMax { onLeave(into: &outbox) }
     }
 
@@ -193,6 +207,6 @@ extension VoterSession {
                 )
             )
         }
-        retryLogAt = now + Self.againMilliseconds
+        retryLogAt = now + Self.retryLogMilliseconds
     }
 }

@@ -41,6 +41,8 @@ extension VoterSession {
             links[index].retries = 0
             unservedSince = nil
             mayOweBallots = true
+            // A service pushes only so many old results by itself.
+            askResults(in: Self.catchUpMilliseconds)
             if unservedReport != nil {
                 outbox.notices.append(.news("\(address) answers; joined again"))
             } else {

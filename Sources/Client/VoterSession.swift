@@ -120,6 +120,8 @@ package struct VoterSession: Equatable, Sendable {
     var early: [PollResult] = []
     /// When to ask for the results from `nextResult` on; nil: nothing seems to be missing.
     var askResultsAt: UInt64?
+    /// After how long to ask again if that changes nothing: the vote may just be open still.
+    var askAgainMilliseconds: UInt64 = 1_000
     /// Accepted, not yet in the log, in order, at most `keptMax`.
     var unwritten: [PollResult] = []
     /// How many of `unwritten` the shell has been given to write.

@@ -15,6 +15,13 @@ package struct FileDescriptor: ~Copyable, Sendable {
         _ = close(raw)
     }
 
+    /// Another descriptor of the same file.
+    package func duplicate() throws(SystemError) -> FileDescriptor {
+        let copy = clinux_fcntl_int(raw, F_DUPFD_CLOEXEC, 0)
+        guard copy >= 0 else { throw SystemError("fcntl") }
+        return FileDescriptor(owning: copy)
+    }
+
     /// Gives the descriptor up without closing it.
     package consuming func release() -> CInt {
         let raw = raw

@@ -158,3 +158,14 @@ package struct SignalQueue: ~Copyable {
         return count == size ? CInt(info.ssi_signo) : nil
     }
 }
+
+/// The signals that our programs send and listen to.
+package enum Signals {
+    package static let terminate = SIGTERM
+    package static let interrupt = SIGINT
+    package static let kill = SIGKILL
+    package static let child = SIGCHLD
+    package static let hangUp = SIGHUP
+    package static let stop = SIGSTOP
+    package static let resume = SIGCONT
+}

@@ -73,10 +73,11 @@ package enum Sockets {
         var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
         return withUnsafeMutablePointer(to: &storage) { pointer in
             pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { address in
-                _ = switch end {
-                case .local: getsockname(fd, address, &length)
-                case .remote: getpeername(fd, address, &length)
-                }
+                _ =
+                    switch end {
+                    case .local: getsockname(fd, address, &length)
+                    case .remote: getpeername(fd, address, &length)
+                    }
             }
             let raw = UnsafeRawBufferPointer(start: pointer, count: Int(length))
             // The port stands at bytes 2 and 3 in both families, most significant first.

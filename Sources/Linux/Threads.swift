@@ -4,7 +4,8 @@ import Glibc
 package enum Threads {
     /// Runs `body` on a thread of its own that nobody waits for.
     package static func detach(_ body: @escaping @Sendable () -> Void) throws(SystemError) {
-        final class Box { let body: @Sendable () -> Void
+        final class Box {
+            let body: @Sendable () -> Void
             init(_ body: @escaping @Sendable () -> Void) { self.body = body }
         }
         let box = Unmanaged.passRetained(Box(body))

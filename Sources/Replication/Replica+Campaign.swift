@@ -45,7 +45,8 @@ extension Replica {
         campaign = Campaign(attempt: attempt, phase: .seeking, proposal: nil, answers: answers)
         if let own = view.electorate.firstIndex(of: me.instance) {
             let outbid = acceptor.seek(attempt)
-            precondition(outbid == nil, "own attempt \(attempt) is outbid by \(outbid, default: "")")
+            precondition(
+                outbid == nil, "own attempt \(attempt) is outbid by \(outbid, default: "")")
             campaign?.answers[own] = .granted(acceptor.accepted)
         }
         sendCampaign(into: &outbox)

@@ -26,7 +26,9 @@ extension Replica {
         }
         guard isMember, let view else { return }
         if !isPrimary, view.primary.instance == instance { attach(into: &outbox) }
-        if isPrimary, !view.contains(instance) { tellIfBehind(ViewNumber(0), instance, into: &outbox) }
+        if isPrimary, !view.contains(instance) {
+            tellIfBehind(ViewNumber(0), instance, into: &outbox)
+        }
     }
 
     mutating func onLinkDown(_ instance: Instance, into outbox: inout Outbox) {
@@ -92,7 +94,7 @@ extension Replica {
     mutating func onWitnesses(_ instances: [Instance], into outbox: inout Outbox) {
         guard instances != witnessesHere else { return }
         witnessesHere = instances
-        ticksSinceWitnessChange = 0
+        noteWitnessChange()
         guard isMember, let view, !isPrimary else { return }
         outbox.send.append(Envelope(to: view.primary.instance, .witnesses(instances)))
     }
@@ -103,7 +105,12 @@ extension Replica {
         else { return }
         guard progress[index].witnesses != instances else { return }
         progress[index].witnesses = instances
+        noteWitnessChange()
+    }
+
+    mutating func noteWitnessChange() {
         ticksSinceWitnessChange = 0
+        isElectorateChecked = false
     }
 
     private mutating func noteAbsence(of witness: Instance, ticks: Int) {
@@ -133,7 +140,8 @@ extension Replica {
         else { return }
         let hasLost = absences.contains { $0.ticks >= timing.absenceTicksMax }
         let isSteady = ticksSinceWitnessChange >= timing.steadyTicks
-        guard hasLost || isSteady else { return }
+        guard hasLost || (isSteady && !isElectorateChecked) else { return }
+        isElectorateChecked = isSteady
         guard nextView()?.electorate != view.electorate else { return }
         startChange(into: &outbox)
     }

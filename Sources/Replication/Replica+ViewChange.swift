@@ -143,7 +143,7 @@ extension Replica {
             life.isRefused = known?.isRefused ?? false
             return life
         }
-        ticksSinceWitnessChange = 0
+        noteWitnessChange()
         ticksToBeat = 0
         if next.primary.instance == me.instance {
             matched = op

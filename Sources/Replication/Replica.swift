@@ -119,6 +119,8 @@ package struct Replica: Equatable, Sendable {
     /// Witnesses of the electorate that are away, and for how many ticks.
     var absences: [Absence] = []
     var ticksSinceWitnessChange = 0
+    /// Whether the electorate was compared with the clients since they last changed.
+    var isElectorateChecked = false
 
     var ticksToBeat = 0
     var ticksToRetry = 0
@@ -192,6 +194,11 @@ package struct Replica: Equatable, Sendable {
     /// Whether a planned hand-over or admission is holding requests back, or the next view is
     /// being chosen: requests are worth keeping for the moment.
     package var isChanging: Bool { isPrimary && !acceptsRequests }
+
+    /// Whether a learner is on its way in.
+    package var isAdmitting: Bool { !learners.isEmpty }
+
+    package func isProvedDead(_ instance: Instance) -> Bool { exited.contains(instance) }
 
     /// Reads with a probe up to this one may be answered, once the log of their time is executed.
     package var confirmedProbe: UInt64 {

@@ -117,7 +117,8 @@ package struct Address: Hashable, Sendable, CustomStringConvertible {
 
     /// Takes `host:port`, and `[v6 address]:port`.
     package init?(text: String) {
-        guard let colon = text.lastIndex(of: ":"), let port = UInt16(text[text.index(after: colon)...])
+        guard let colon = text.lastIndex(of: ":"),
+            let port = UInt16(text[text.index(after: colon)...])
         else { return nil }
         var host = text[..<colon]
         if host.hasPrefix("["), host.hasSuffix("]") { host = host.dropFirst().dropLast() }

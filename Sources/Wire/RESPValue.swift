@@ -42,7 +42,7 @@ package indirect enum RESPValue: Equatable, Sendable {
     }
 
     /// The value of a key of a map (or of a RESP2 array of keys and values).
-    package subscript(key: String) -> RESPValue? {
+    package subscript(_ key: String) -> RESPValue? {
         guard let items else { return nil }
         for index in stride(from: 0, to: items.count - 1, by: 2) where items[index].text == key {
             return items[index + 1]

@@ -89,7 +89,9 @@ extension View {
         guard parts.count == 4, let number = UInt64(parts[0]), number > 0,
             let primary = Member(text: parts[1])
         else { return nil }
-        func list(_ part: Substring) -> [Substring] { part == "-" ? [] : part.split(separator: ",") }
+        func list(_ part: Substring) -> [Substring] {
+            part == "-" ? [] : part.split(separator: ",")
+        }
 
         var backups: [Member] = []
         for item in list(parts[2]) {

@@ -91,7 +91,7 @@ private struct Options {
         settings = VoterSession.Settings(
             name: name,
             servers: servers.map { Address(host: $0.host, port: $0.port) },
-            policy: try Self.policy(arguments),
+            policy: try Self.policy(arguments, name),
             votesMax: votes,
             logPath: log ?? "logs/\(name).log",
             showsResults: !isQuiet
@@ -103,10 +103,13 @@ private struct Options {
         }
     }
 
-    private static func policy(_ arguments: ParsedArguments) throws(UsageError) -> VotePolicy {
+    private static func policy(_ arguments: ParsedArguments, _ name: String) throws(UsageError)
+        -> VotePolicy
+    {
         let choices = ["yes", "no", "random", "ask"]
         let vote = try arguments.choice("--vote", default: "random", of: choices)
-        let seed = try arguments.number("--seed", default: Entropy.next(), in: 0...UInt64.max)
+        let seed = try arguments.number(
+            "--seed", default: Digest.of(Array(name.utf8)), in: 0...UInt64.max)
         if let choice = Choice(rawValue: vote) { return .always(choice) }
         return vote == "ask" ? .ask : .random(seed: seed)
     }

@@ -1,1 +1,1 @@
-print("")
+Control.main()

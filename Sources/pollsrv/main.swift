@@ -1,1 +1,5 @@
-print("")
+import Arguments
+import Linux
+import Server
+
+PollServer.main()

@@ -11,6 +11,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -44,6 +45,9 @@ static inline int clinux_accept4(int fd, int flags) {
 }
 static inline int clinux_signalfd(const sigset_t *mask) {
     return signalfd(-1, mask, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+static inline int clinux_become_subreaper(void) {
+    return prctl(PR_SET_CHILD_SUBREAPER, 1);
 }
 static inline int clinux_terminal_columns(int fd) {
     struct winsize size;

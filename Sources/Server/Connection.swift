@@ -1,0 +1,105 @@
+import Linux
+import Wire
+
+/// One TCP connection: a client's, a replica's, or one that is still being made.
+final class Connection {
+    enum Kind: Equatable {
+        case client
+        /// To another replica, once both have said hello.
+        case link(Instance)
+        /// Being made by this replica, to find or reach the service at this address.
+        case dialing(Address)
+        /// Being made to see whether anybody listens where this member was.
+        case probing(Instance)
+    }
+
+    let fd: FileDescriptor
+    let number: UInt64
+    var kind: Kind
+    /// The TCP connection stands (always so for one that was accepted).
+    var isConnected: Bool
+    private(set) var isOpen = true
+    /// To be closed once its output is sent.
+    var isClosing = false
+    /// QUIT was said while replies were still owed.
+    var closesWhenAnswered = false
+
+    /// Bytes of a command that is not complete yet.
+    var input: [UInt8] = []
+    private(set) var output: [UInt8] = []
+    private(set) var outputStart = 0
+    var isInDirtyList = false
+    var wantsWrite = false
+    /// Reading has stopped until replies have gone out.
+    var isPaused = false
+
+    var version = ProtocolVersion.resp2
+    var name = ""
+    /// Replies that wait for the log, in the order of their commands.
+    var pending = 0
+    /// Set once this connection has joined as a voter.
+    var voterName: [UInt8]?
+    var voterPlace: Int?
+    /// Set once the client has offered itself as a witness.
+    var witness: Instance? {
+        didSet { if let witness { lastWitness = witness } }
+    }
+    private(set) var lastWitness: Instance?
+    /// The client is about to go and is not to be chosen any more.
+    var isWitnessLeaving = false
+
+    static let outputBytesMax = 4 << 20
+    static let linkOutputBytesMax = 256 << 20
+    static let pendingMax = 4_096
+
+    init(fd: consuming FileDescriptor, number: UInt64, kind: Kind, isConnected: Bool) {
+        self.fd = fd
+        self.number = number
+        self.kind = kind
+        self.isConnected = isConnected
+    }
+
+    var isLink: Bool {
+        if case .link = kind { return true }
+        return false
+    }
+
+    var limits: CommandLimits { kind == .client ? .client : .replica }
+    var outputCount: Int { output.count - outputStart }
+    var isOutputFull: Bool {
+        outputCount > (kind == .client ? Self.outputBytesMax : Self.linkOutputBytesMax)
+    }
+
+    /// Appends to the output in place.
+    @inline(__always)
+    func write(_ body: (inout [UInt8]) -> Void) {
+        body(&output)
+    }
+
+    func write(_ bytes: [UInt8]) { output.append(contentsOf: bytes) }
+
+    /// Sends what the kernel takes; false when the connection is gone.
+    func flush() -> Bool {
+        while outputStart < output.count {
+            switch IO.send(fd.raw, output, from: outputStart) {
+            case .bytes(let count): outputStart += count
+            case .wouldBlock:
+                compact()
+                return true
+            case .end, .failed: return false
+            }
+        }
+        outputStart = 0
+        // An idle connection keeps no buffer: there may be thousands.
+        output.removeAll(keepingCapacity: output.capacity <= 4_096 && pending > 0)
+        return true
+    }
+
+    private func compact() {
+        guard outputStart > 64 << 10 else { return }
+        output.removeFirst(outputStart)
+        outputStart = 0
+    }
+
+    func markClosed() { isOpen = false }
+}

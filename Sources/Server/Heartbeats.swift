@@ -1,0 +1,228 @@
+import Linux
+import Synchronization
+import Wire
+
+/// The thread that exchanges heartbeats with other replicas, over connections of its own. It
+/// vouches for the main loop, not for itself: when that has not turned since the last beat, no
+/// beat is sent.
+///
+/// A beat is the command `BEAT INSTANCE`. The backup dials; then both ends send one an interval.
+final class Heartbeats: Sendable {
+    struct Target: Equatable, Sendable {
+        var instance: Instance
+        var address: Address
+    }
+
+    private struct Shared {
+        var targets: [Target] = []
+        /// Accepted by the main loop, which read the first beat.
+        var handedOver: [(fd: CInt, instance: Instance)] = []
+        var heard: [Instance] = []
+        var isCut = false
+    }
+
+    private let me: Instance
+    private let intervalNanoseconds: UInt64
+    private let shared = Mutex(Shared())
+    /// Counts the main loop's turns.
+    private let turns = Atomic<UInt64>(0)
+    private let waker: Waker
+    /// Wakes the main loop.
+    private let mainWaker: Waker
+
+    init(me: Instance, intervalMilliseconds: UInt64) throws(SystemError) {
+        self.me = me
+        intervalNanoseconds = intervalMilliseconds * 1_000_000
+        waker = try Waker()
+        mainWaker = try Waker()
+    }
+
+    // MARK: The main loop's side
+
+    var mainFD: CInt { mainWaker.fd.raw }
+
+    func start() throws(SystemError) {
+        try Threads.detach { [self] in run() }
+    }
+
+    func noteTurn() { turns.add(1, ordering: .relaxed) }
+
+    func setTargets(_ targets: [Target]) {
+        let isNews = shared.withLock { shared in
+            defer { shared.targets = targets }
+            return shared.targets != targets
+        }
+        if isNews { waker.wake() }
+    }
+
+    func setCut(_ isCut: Bool) {
+        shared.withLock { $0.isCut = isCut }
+        waker.wake()
+    }
+
+    func handOver(_ fd: CInt, from instance: Instance) {
+        shared.withLock { $0.handedOver.append((fd, instance)) }
+        waker.wake()
+    }
+
+    /// Whom beats have come from since the last call.
+    func takeHeard() -> [Instance] {
+        mainWaker.drain()
+        return shared.withLock { shared in
+            defer { shared.heard = [] }
+            return shared.heard
+        }
+    }
+
+    // MARK: The thread's side
+
+    private struct Peer {
+        var fd: CInt
+        var instance: Instance
+        var isDialed: Bool
+        var isConnected: Bool
+        var input: [UInt8] = []
+    }
+
+    private func run() {
+        var poller: Poller
+        do {
+            poller = try Poller(eventsPerWaitMax: 16)
+            try poller.add(waker.fd.raw)
+        } catch {
+            preconditionFailure("heartbeat thread: \(error)")
+        }
+        var peers: [Peer] = []
+        let chunk = UnsafeMutableRawBufferPointer.allocate(byteCount: 4_096, alignment: 1)
+        defer { chunk.deallocate() }
+        var nextBeat = Clock.monotonicNanoseconds()
+        var lastTurns = UInt64.max
+
+        while true {
+            let now = Clock.monotonicNanoseconds()
+            let wait = nextBeat > now ? (nextBeat - now) / 1_000_000 + 1 : 0
+            let count = poller.wait(milliseconds: CInt(min(wait, 60_000)))
+            var dead: [CInt] = []
+            var isWoken = false
+            for index in 0..<count {
+                let ready = poller.ready(at: index)
+                guard ready.fd != waker.fd.raw else {
+                    waker.drain()
+                    isWoken = true
+                    continue
+                }
+                if !receive(ready, &peers, &poller, chunk) { dead.append(ready.fd) }
+            }
+            adopt(&peers, &poller, &dead)
+            let isDue = Clock.monotonicNanoseconds() >= nextBeat
+            if isDue {
+                nextBeat = max(nextBeat + intervalNanoseconds, Clock.monotonicNanoseconds())
+                let turnsNow = turns.load(ordering: .relaxed)
+                if turnsNow != lastTurns {
+                    for peer in peers where peer.isConnected && !send(peer.fd) {
+                        dead.append(peer.fd)
+                    }
+                }
+                lastTurns = turnsNow
+            }
+            for fd in dead where peers.contains(where: { $0.fd == fd }) {
+                poller.remove(fd)
+                _ = FileDescriptor(owning: fd)
+                peers.removeAll { $0.fd == fd }
+            }
+            if isDue || isWoken { dial(&peers, &poller) }
+        }
+    }
+
+    private func send(_ fd: CInt) -> Bool {
+        var bytes: [UInt8] = []
+        RESP.command(["BEAT", me.description], into: &bytes)
+        switch IO.send(fd, bytes) {
+        case .bytes(let count): return count == bytes.count
+        case .wouldBlock, .end, .failed: return false
+        }
+    }
+
+    /// Takes over what the main loop accepted, and drops what is no longer wanted.
+    private func adopt(_ peers: inout [Peer], _ poller: inout Poller, _ dead: inout [CInt]) {
+        let (handed, targets, isCut) = shared.withLock { shared in
+            defer { shared.handedOver = [] }
+            return (shared.handedOver, shared.targets, shared.isCut)
+        }
+        for (fd, instance) in handed {
+            guard !isCut, peers.count < 64, (try? poller.add(fd)) != nil else {
+                _ = FileDescriptor(owning: fd)
+                continue
+            }
+            peers.append(Peer(fd: fd, instance: instance, isDialed: false, isConnected: true))
+            if !send(fd) { dead.append(fd) }
+        }
+        for peer in peers {
+            let isStale = peer.isDialed && !targets.contains { $0.instance == peer.instance }
+            if isCut || isStale { dead.append(peer.fd) }
+        }
+    }
+
+    private func dial(_ peers: inout [Peer], _ poller: inout Poller) {
+        let (targets, isCut) = shared.withLock { ($0.targets, $0.isCut) }
+        guard !isCut else { return }
+        for target in targets where !peers.contains(where: { $0.instance == target.instance }) {
+            guard
+                let socket = try? Sockets.connect(
+                    host: target.address.host, port: target.address.port),
+                (try? poller.add(socket.raw, read: true, write: true)) != nil
+            else { continue }
+            peers.append(
+                Peer(
+                    fd: socket.release(), instance: target.instance, isDialed: true,
+                    isConnected: false))
+        }
+    }
+
+    private func receive(
+        _ ready: Poller.Ready, _ peers: inout [Peer], _ poller: inout Poller,
+        _ chunk: UnsafeMutableRawBufferPointer
+    ) -> Bool {
+        guard let index = peers.firstIndex(where: { $0.fd == ready.fd }) else { return true }
+        if !peers[index].isConnected {
+            guard ready.canWrite else { return true }
+            guard Sockets.connectError(ready.fd, "") == nil else { return false }
+            peers[index].isConnected = true
+            poller.modify(ready.fd, read: true, write: false)
+            return send(ready.fd)
+        }
+        guard ready.canRead else { return true }
+        switch IO.read(ready.fd, into: chunk) {
+        case .wouldBlock: return true
+        case .end, .failed: return false
+        case .bytes(let count): peers[index].input.append(contentsOf: chunk[..<count])
+        }
+        return parse(&peers[index])
+    }
+
+    private func parse(_ peer: inout Peer) -> Bool {
+        var parser = CommandParser()
+        var start = 0
+        while true {
+            switch parser.parse(peer.input.span, from: start) {
+            case .incomplete:
+                peer.input.removeFirst(start)
+                return true
+            case .malformed: return false
+            case .blank: start = parser.next
+            case .command:
+                start = parser.next
+                // A dialed port may by now be another process's.
+                guard parser.ranges.count == 2,
+                    Instance(text: String(decoding: peer.input[parser.ranges[1]], as: UTF8.self))
+                        == peer.instance
+                else { return false }
+                let instance = peer.instance
+                shared.withLock { shared in
+                    if !shared.heard.contains(instance) { shared.heard.append(instance) }
+                }
+                mainWaker.wake()
+            }
+        }
+    }
+}

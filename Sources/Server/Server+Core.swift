@@ -1,0 +1,290 @@
+import Linux
+import Replication
+import Services
+import Wire
+
+// Carrying out what the core asks, in the order of the outbox's fields.
+extension Server {
+    func step(_ event: Replica.Event) {
+        outbox.removeAll()
+        replica.step(event, into: &outbox)
+        carryOut()
+    }
+
+    private func carryOut() {
+        // A journal would be written and synced here, between the two queues.
+        for envelope in outbox.send { post(envelope) }
+        for envelope in outbox.sendAfterSync { post(envelope) }
+        for entry in outbox.execute { execute(entry) }
+        guard !outbox.effects.isEmpty else { return }
+        // An effect may step the core again, which refills the outbox.
+        let effects = outbox.effects
+        for effect in effects { carryOut(effect) }
+    }
+
+    private func post(_ envelope: Envelope) {
+        if let link = links[envelope.to] {
+            link.write { envelope.message.encode(head: "PEER", into: &$0) }
+            markDirty(link)
+        } else if let witness = witnessConnection(envelope.to) {
+            witness.write { envelope.message.encode(head: "witness", asPush: true, into: &$0) }
+            markDirty(witness)
+        }
+    }
+
+    // MARK: Requests
+
+    /// Gives the core what the turn has brought.
+    func proposeTurn() {
+        guard !batch.isEmpty || !turnWaiters.isEmpty else { return }
+        guard replica.acceptsRequests else {
+            // While a view is being chosen requests wait; it takes moments.
+            if !replica.isChanging { refuseTurn() }
+            return
+        }
+        let base = replica.op.rawValue
+        if turnHasReads { step(.confirmReads) }
+        let probe = turnHasReads ? replica.probe : 0
+        for var waiter in turnWaiters {
+            waiter.op += base
+            if case .read = waiter.kind { waiter.probe = probe }
+            waiters.append(waiter)
+        }
+        turnWaiters.removeAll(keepingCapacity: true)
+        turnHasReads = false
+        guard !batch.isEmpty else { return }
+        let turn = batch
+        batch.removeAll()
+        step(.propose(turn, time: Clock.wallMilliseconds()))
+    }
+
+    /// Nothing of the turn was proposed, so it may safely be sent elsewhere.
+    private func refuseTurn() {
+        let list = turnWaiters
+        turnWaiters = []
+        turnHasReads = false
+        batch.removeAll()
+        for waiter in list { refuse(waiter, redirectError) }
+    }
+
+    private func refuse(_ waiter: Waiter, _ text: String) {
+        let connection = waiter.connection
+        connection.pending -= 1
+        switch waiter.kind {
+        case .bytes(let bytes): connection.write(bytes)
+        case .reply(let reply), .joined(let reply, _, _):
+            connection.write { reply.encode(into: &$0) }
+        case .request, .join, .read: connection.write { RESP.error(text, into: &$0) }
+        }
+        markDirty(connection)
+    }
+
+    /// The requests that were proposed have no outcome here any more.
+    private func refuseWaiters() {
+        let text = "TRYAGAIN the view has changed; what became of this request the primary knows"
+        for waiter in waiters.removeAll() { refuse(waiter, text) }
+    }
+
+    private func execute(_ entry: Entry) {
+        var effects: [Polls.Effect] = []
+        executor.execute(entry, effects: &effects) { op, reply in
+            guard let connection = waiters.answer(op.rawValue, reply) else { return }
+            connection.pending -= 1
+            connection.write { reply.encode(into: &$0) }
+            markDirty(connection)
+        }
+        for effect in effects { tell(effect) }
+        held.prune(executor.service)
+    }
+
+    /// Sends the replies whose time has come.
+    func release() {
+        while let waiter = waiters.next(
+            executed: executor.op.rawValue, probe: replica.confirmedProbe)
+        {
+            let connection = waiter.connection
+            connection.pending -= 1
+            guard connection.isOpen else { continue }
+            switch waiter.kind {
+            case .reply(let reply): connection.write { reply.encode(into: &$0) }
+            case .joined(let reply, let voter, let from):
+                connection.write { reply.encode(into: &$0) }
+                if case .ok = reply { admitVoter(connection, voter, from: from) }
+            case .read(let read): answer(read, connection)
+            case .bytes(let bytes): connection.write(bytes)
+            case .request, .join: preconditionFailure("op \(waiter.op) was executed unanswered")
+            }
+            markDirty(connection)
+        }
+    }
+
+    // MARK: Effects
+
+    private func carryOut(_ effect: Replication.Effect) {
+        switch effect {
+        case .entered(let view): onEntered(view)
+        case .removed(let view): onRemoved(view)
+        case .sendState(let learner, let join): sendState(to: learner, join)
+        case .restore(let op, let snapshot): restore(op, snapshot)
+        case .truncated: refuseWaiters()
+        case .joinFailed(let reason, let isPlaceTaken):
+            onJoinFailed(reason, isPlaceTaken: isPlaceTaken)
+        case .stalled(let reason): log.warnOnce("waiting: \(reason)")
+        case .stop:
+            log.info("told to stop: the service is being ended")
+            exitCode = exitCode ?? 0
+        }
+    }
+
+    private func onEntered(_ view: View) {
+        log.forgetRepeated()
+        let isPrimary = view.primary.instance == me.instance
+        let before = log.mode
+        log.mode = isPrimary ? "primary" : "backup"
+        let backup = view.backups.first
+        let partner = backup.map { "backup \($0.id) at \($0.address)" } ?? "no backup"
+        let count = view.witnesses.count
+        let electors = "\(count) witness\(count == 1 ? "" : "es")"
+        if before != log.mode || !driver.hasEntered {
+            log.info("mode is now \(log.mode)")
+        }
+        let line =
+            "view \(view.number): primary \(view.primary.id) at \(view.primary.address), "
+            + "\(partner), \(electors)"
+        // A mere change of witnesses is of no interest to most.
+        if driver.membersSeen == view.members { log.detail(line) } else { log.info(line) }
+        driver.membersSeen = view.members
+        driver.hasEntered = true
+        if !isPrimary { refuseReads() }
+        joining.onEntered()
+        onViewForDriver(isPrimary: isPrimary)
+        updateLinks()
+        pushView(view)
+        onEnteredForRestart(view)
+        if stopping != nil { continueLeaving() }
+    }
+
+    /// A backup answers what it proposed as primary when it is executed, but no reads.
+    private func refuseReads() {
+        var kept: [Waiter] = []
+        for waiter in waiters.removeAll() {
+            switch waiter.kind {
+            case .request, .join: kept.append(waiter)
+            case .reply, .joined, .read, .bytes: refuse(waiter, redirectError)
+            }
+        }
+        for waiter in kept { waiters.append(waiter) }
+    }
+
+    private func onRemoved(_ view: View) {
+        log.mode = "backup"
+        driver.membersSeen = []
+        driver.hasEntered = false
+        log.info(
+            "mode is now backup: view \(view.number) of primary \(view.primary.id) at "
+                + "\(view.primary.address) goes on without this replica")
+        refuseReads()
+        refuseWaiters()
+        pushView(view)
+        stopReplacement("this replica no longer leads")
+        if stopping != nil {
+            exitCode = 0
+            return
+        }
+        joining.rejoin(at: view.primary.address, now: now)
+        updateLinks()
+    }
+
+    private func sendState(to learner: Instance, _ join: JoinID) {
+        guard let link = links[learner], let view = replica.view else { return }
+        let snapshot = executor.snapshot()
+        let pieceBytes = 1 << 20
+        let pieces = max(1, (snapshot.count + pieceBytes - 1) / pieceBytes)
+        for piece in 0..<pieces {
+            let end = min(snapshot.count, (piece + 1) * pieceBytes)
+            let message = Message.state(
+                join, view: view, op: executor.op, piece: piece, pieces: pieces,
+                bytes: Array(snapshot[piece * pieceBytes..<end]))
+            link.write { message.encode(head: "PEER", into: &$0) }
+        }
+        markDirty(link)
+        log.detail("sent \(snapshot.count) bytes of state to a learner")
+        step(.stateSent(to: learner, join: join, op: executor.op))
+    }
+
+    private func restore(_ op: OpNumber, _ snapshot: [UInt8]) {
+        do {
+            executor = try Executor(snapshot: snapshot)
+        } catch {
+            preconditionFailure("the primary's state at op \(op) does not decode: \(error.text)")
+        }
+        precondition(executor.op == op, "state of \(executor.op) sent as of \(op)")
+        restartClocks()
+    }
+
+    // MARK: Witnesses
+
+    func witnessConnection(_ instance: Instance) -> Connection? {
+        witnessIndex(instance).flatMap { index in
+            index < witnessConnections.count && witnessConnections[index].instance == instance
+                ? witnessConnections[index].connection : nil
+        }
+    }
+
+    private func witnessIndex(_ instance: Instance) -> Int? {
+        var (low, high) = (0, witnessConnections.count)
+        while low < high {
+            let middle = (low + high) / 2
+            if witnessConnections[middle].instance < instance {
+                low = middle + 1
+            } else {
+                high = middle
+            }
+        }
+        return low
+    }
+
+    func addWitness(_ instance: Instance, _ connection: Connection) {
+        removeWitness(connection)
+        connection.witness = instance
+        areWitnessesChanged = true
+        let index = witnessIndex(instance) ?? 0
+        if index < witnessConnections.count, witnessConnections[index].instance == instance {
+            // Its newer connection; the older one is about to break or has half done so.
+            witnessConnections[index].connection.witness = nil
+            witnessConnections[index].connection = connection
+        } else {
+            witnessConnections.insert((instance, connection), at: index)
+        }
+        if let view = replica.view {
+            let news = Message.view(view)
+            connection.write { news.encode(head: "witness", asPush: true, into: &$0) }
+            markDirty(connection)
+        }
+    }
+
+    func removeWitness(_ connection: Connection) {
+        guard let instance = connection.witness else { return }
+        connection.witness = nil
+        areWitnessesChanged = true
+        if let index = witnessIndex(instance), index < witnessConnections.count,
+            witnessConnections[index].connection === connection
+        {
+            witnessConnections.remove(at: index)
+        }
+    }
+
+    /// The lowest few and those of the electorate: enough to choose from, and the same few at
+    /// every replica where the same clients are connected.
+    func reportWitnesses() {
+        areWitnessesChanged = false
+        let staying = witnessConnections.lazy.filter { !$0.connection.isWitnessLeaving }
+        var list = Array(staying.prefix(16).map(\.instance))
+        for elector in replica.view?.witnesses ?? [] where !list.contains(elector) {
+            if let connection = witnessConnection(elector), !connection.isWitnessLeaving {
+                list.append(elector)
+            }
+        }
+        step(.witnesses(list.sorted()))
+    }
+}

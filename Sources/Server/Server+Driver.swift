@@ -1,0 +1,155 @@
+import Linux
+import Replication
+import Services
+import Wire
+
+/// What the primary does by itself, by its own monotonic clock: planned votes, deadlines, voters
+/// who have gone. All of it becomes requests in the log, so a new primary carries on.
+struct Driver {
+    var membersSeen: [Member] = []
+    var hasEntered = false
+    /// Open votes and when this replica learned that they were open.
+    var openedAt: [(vote: UInt64, at: UInt64)] = []
+    var closedAt: UInt64 = 0
+    /// The planned vote that was proposed last in this view.
+    var plannedProposed: UInt64 = 0
+    /// Votes that were proposed to be closed in this view.
+    var closeProposed: [UInt64] = []
+    /// Something happened that may call for a request at once.
+    var isDirty = false
+    var nextAbsenceCheck: UInt64 = 0
+    /// Seconds that each joined voter has been without a connection, by place.
+    var absentSeconds: [UInt32] = []
+
+    mutating func note(_ effect: Polls.Effect, now: UInt64) {
+        isDirty = true
+        switch effect {
+        case .opened(let vote): openedAt.append((vote, now))
+        case .closed(let vote):
+            openedAt.removeAll { $0.vote == vote }
+            closeProposed.removeAll { $0 == vote }
+            closedAt = now
+        }
+    }
+}
+
+struct HeldBallot {
+    var vote: UInt64
+    var voter: [UInt8]
+    var choice: Choice
+}
+
+/// Ballots that this backup has seen and not yet found in the log.
+struct HeldBallots {
+    private var ballots: [HeldBallot] = []
+    private var pruneAt = 1_024
+
+    static let countMax = 1_000_000
+
+    var count: Int { ballots.count }
+
+    /// False when there is no room.
+    mutating func keep(_ ballot: HeldBallot, _ polls: Polls) -> Bool {
+        // Mostly the primary's copy is here first.
+        if polls.isSettled(ballot.vote, ballot.voter) { return true }
+        guard ballots.count < Self.countMax else { return false }
+        ballots.append(ballot)
+        return true
+    }
+
+    /// Forgets what is in the log by now; looks only when there is much to forget.
+    mutating func prune(_ polls: Polls) {
+        guard ballots.count >= pruneAt else { return }
+        ballots.removeAll { polls.isSettled($0.vote, $0.voter) }
+        pruneAt = max(1_024, ballots.count * 2)
+    }
+
+    mutating func takeAll(_ polls: Polls) -> [HeldBallot] {
+        defer {
+            ballots = []
+            pruneAt = 1_024
+        }
+        return ballots.filter { !polls.isSettled($0.vote, $0.voter) }
+    }
+}
+
+extension Server {
+    /// On taking over: what only this replica has seen is proposed now, without its clients.
+    func onViewForDriver(isPrimary: Bool) {
+        driver.plannedProposed = 0
+        driver.closeProposed = []
+        driver.isDirty = true
+        driver.nextAbsenceCheck = now + Self.absenceGraceNanoseconds(settings)
+        guard isPrimary else { return }
+        let ballots = held.takeAll(executor.service)
+        if !ballots.isEmpty { log.info("proposing \(ballots.count) ballots that were held here") }
+        for ballot in ballots {
+            let command = PollCommand.castByName(
+                vote: ballot.vote, voter: ballot.voter, choice: ballot.choice)
+            batch.append(Request(command: command.encode()))
+        }
+    }
+
+    /// After a snapshot: deadlines run from now, as this replica knows no better.
+    func restartClocks() {
+        driver.openedAt = executor.service.openVotes.map { ($0, now) }
+        driver.closedAt = now
+    }
+
+    func tickDriver() {
+        guard isPrimary else { return }
+        drive()
+        if now >= driver.nextAbsenceCheck {
+            driver.nextAbsenceCheck = now + 1_000_000_000
+            checkAbsences()
+        }
+    }
+
+    /// Proposes what is due.
+    func drive() {
+        driver.isDirty = false
+        guard replica.acceptsRequests else { return }
+        let polls = executor.service
+        for (vote, at) in driver.openedAt {
+            let deadline = polls.deadline(vote)
+            guard deadline > 0, now >= at + deadline * 1_000_000,
+                !driver.closeProposed.contains(vote)
+            else { continue }
+            driver.closeProposed.append(vote)
+            log.detail("vote \(vote) has reached its deadline")
+            batch.append(Request(command: PollCommand.close(vote: vote).encode()))
+        }
+        guard let terms = polls.nextPlanned, driver.plannedProposed < terms.planned else { return }
+        let interval = (polls.plan?.interval ?? 0) * 1_000_000
+        guard terms.planned == 1 || now >= driver.closedAt + interval else { return }
+        driver.plannedProposed = terms.planned
+        batch.append(Request(command: PollCommand.open(terms).encode()))
+    }
+
+    private static func absenceGraceNanoseconds(_ settings: Settings) -> UInt64 {
+        max(10_000, 2 * settings.heartbeatMilliseconds * settings.misses) * 1_000_000
+    }
+
+    /// A voter without a connection for long is taken off the roll: nobody is to wait for it.
+    private func checkAbsences() {
+        guard replica.acceptsRequests else { return }
+        let polls = executor.service
+        let secondsMax = UInt32(Self.absenceGraceNanoseconds(settings) / 1_000_000_000)
+        while driver.absentSeconds.count < polls.voters.count { driver.absentSeconds.append(0) }
+        for place in polls.voters.indices {
+            let isHere = place < voterConnections.count && voterConnections[place] != nil
+            guard polls.isJoined(place), !isHere else {
+                driver.absentSeconds[place] = 0
+                continue
+            }
+            driver.absentSeconds[place] += 1
+            guard driver.absentSeconds[place] >= secondsMax else { continue }
+            driver.absentSeconds[place] = 0
+            let name = polls.voters[place]
+            log.info(
+                "voter \(String(decoding: name, as: UTF8.self)) has been away for "
+                    + "\(secondsMax) s: taken off the roll")
+            batch.append(Request(command: PollCommand.leave(voter: name).encode()))
+        }
+    }
+}

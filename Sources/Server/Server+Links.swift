@@ -1,0 +1,399 @@
+import Linux
+import Replication
+import Wire
+
+/// What a replica says of itself when a connection between two is made:
+/// `PEER hello VERSION SERVICE STATUS MEMBER VIEW`, `-` for what there is none of.
+struct PeerHello {
+    enum Status: String {
+        /// A backup in no service yet.
+        case fresh
+        /// Started as primary and finding out whether there is a service already.
+        case deciding
+        /// Asking to be let in, or out of the view.
+        case joining
+        case member
+    }
+
+    var service: ServiceID?
+    var status: Status
+    var member: Member
+    var view: View?
+
+    func encode(into bytes: inout [UInt8]) {
+        RESP.command(
+            [
+                "PEER", "hello", "\(Settings.protocolVersion)", service?.description ?? "-",
+                status.rawValue, member.text, view?.text ?? "-",
+            ], into: &bytes)
+    }
+
+    init(service: ServiceID?, status: Status, member: Member, view: View?) {
+        self.service = service
+        self.status = status
+        self.member = member
+        self.view = view
+    }
+
+    init(_ arguments: borrowing CommandArguments) throws(DecodeError) {
+        guard arguments.count >= 3, arguments.equals(1, "hello") else {
+            throw DecodeError("a replica begins with PEER hello")
+        }
+        guard arguments.number(2) == UInt64(Settings.protocolVersion) else {
+            throw DecodeError(
+                "protocol version \(arguments.text(2)), this replica speaks "
+                    + "\(Settings.protocolVersion); run the same pollsrv on both sides")
+        }
+        guard arguments.count == 7, let status = Status(rawValue: arguments.text(4)),
+            let member = Member(text: arguments.text(5))
+        else { throw DecodeError("malformed PEER hello") }
+        self.status = status
+        self.member = member
+        service = ServiceID(text: arguments.text(3))
+        view = View(text: arguments.text(6))
+    }
+}
+
+// Connections to other replicas.
+extension Server {
+    private var ownHello: PeerHello {
+        let status: PeerHello.Status =
+            replica.isMember
+            ? .member : service != nil ? .joining : joining.isDeciding ? .deciding : .fresh
+        return PeerHello(
+            service: service, status: status, member: me, view: replica.view)
+    }
+
+    // MARK: Making one
+
+    func dial(_ address: Address, kind: Connection.Kind) {
+        do {
+            let socket = try Sockets.connect(host: address.host, port: address.port)
+            if case .dialing = kind { joining.dialStarted = now }
+            if add(socket, kind: kind, isConnected: false) == nil { joining.dialStarted = nil }
+        } catch {
+            log.warnOnce("\(error)")
+            joining.backOff(now)
+        }
+    }
+
+    func onDialed(_ connection: Connection) {
+        let error: SystemError?
+        switch connection.kind {
+        case .dialing(let address):
+            error = Sockets.connectError(connection.fd.raw, address.description)
+        case .probing(let instance):
+            if Sockets.connectError(connection.fd.raw, "")?.isRefused == true {
+                step(.refused(instance))
+            }
+            close(connection)
+            return
+        case .client, .link: return
+        }
+        if let error {
+            close(connection)
+            onDialError(error)
+            return
+        }
+        connection.isConnected = true
+        connection.wantsWrite = false
+        poller.modify(connection.fd.raw, read: true, write: false)
+        connection.write { ownHello.encode(into: &$0) }
+        markDirty(connection)
+    }
+
+    private func onDialError(_ error: SystemError) {
+        log.detail("\(error)")
+        if joining.isDeciding, error.isRefused, joining.target == settings.peer {
+            createService("nobody listens at \(settings.peer)")
+        } else if error.isRefused, replica.isMember, !isPrimary, let view = replica.view,
+            joining.dialed == view.primary.address
+        {
+            step(.refused(view.primary.instance))
+        }
+    }
+
+    func onDialFailed(_ address: Address, _ reason: String) {
+        joining.dialStarted = nil
+        joining.backOff(now)
+        log.detail("connection to \(address): \(reason)")
+    }
+
+    // MARK: Hello
+
+    /// The first command of a connection that another replica has made.
+    func onFirstPeerCommand(_ arguments: borrowing CommandArguments, _ connection: Connection) {
+        onHello(arguments, connection, answer: true)
+    }
+
+    private func onHello(
+        _ arguments: borrowing CommandArguments, _ connection: Connection, answer: Bool
+    ) {
+        let hello: PeerHello
+        do {
+            hello = try PeerHello(arguments)
+        } catch {
+            connection.write { RESP.error("PEER \(error.text)", into: &$0) }
+            markDirty(connection)
+            connection.isClosing = true
+            log.warnOnce("refused a replica: \(error.text)")
+            return
+        }
+        if hello.member.instance == me.instance {
+            close(connection)
+            log.warnOnce("--peer \(settings.peer) is this server itself; give the other's address")
+            return
+        }
+        if isCut, cutInstances.contains(hello.member.instance) {
+            close(connection)
+            return
+        }
+        if let mine = service, let theirs = hello.service, mine != theirs {
+            let text = "PEER service \(theirs) is not this replica's service \(mine)"
+            connection.write { RESP.error(text, into: &$0) }
+            markDirty(connection)
+            connection.isClosing = true
+            log.warnOnce(
+                "the replica at \(hello.member.address) belongs to another service (\(theirs)); "
+                    + "this one is in \(mine); stop one of them")
+            return
+        }
+        if answer {
+            connection.write { ownHello.encode(into: &$0) }
+            markDirty(connection)
+        }
+        register(hello, connection, wasDialed: !answer)
+    }
+
+    private func register(_ hello: PeerHello, _ connection: Connection, wasDialed: Bool) {
+        let instance = hello.member.instance
+        if case .dialing = connection.kind { joining.dialStarted = nil }
+        connection.kind = .link(instance)
+        if let older = links[instance] {
+            // The newest is the one that surely stands; what was on its way is sent again.
+            close(older)
+        }
+        links[instance] = connection
+        peers[instance] = hello.member
+        log.detail("connected to replica \(hello.member.id) at \(hello.member.address)")
+        watchProcess(hello.member, connection)
+        step(.linkUp(instance))
+        updateLinks()
+        guard connection.isOpen else { return }
+        if wasDialed || joining.isDeciding { onServiceHello(hello, connection) }
+    }
+
+    /// Decides what a hello means for a replica that is in no view.
+    private func onServiceHello(_ hello: PeerHello, _ connection: Connection) {
+        guard !replica.isMember, replica.status != .learning else { return }
+        switch hello.status {
+        case .member:
+            guard let view = hello.view else { return }
+            if joining.isDeciding {
+                joining.isDeciding = false
+                log.info(
+                    "a service is running already, led from \(view.primary.address): joining it")
+            }
+            if view.primary.instance == hello.member.instance {
+                guard now >= joining.startAt else { return }
+                service = hello.service
+                log.mode = "backup"
+                joining.joinCount += 1
+                step(.join(primary: hello.member.instance, JoinID(Entropy.next() >> 2)))
+            } else {
+                joining.target = view.primary.address
+                joining.nextDial = now
+            }
+        case .deciding:
+            if joining.isDeciding,
+                (me.id, me.instance) > (hello.member.id, hello.member.instance)
+            {
+                createService("the replica at \(hello.member.address) has the lower id")
+            } else {
+                joining.retrySoon(now)
+                close(connection)
+            }
+        case .fresh, .joining:
+            if joining.isDeciding, hello.status == .fresh {
+                createService("the replica at \(hello.member.address) waits for a primary")
+            } else {
+                if let view = hello.view, view.primary.address != me.address {
+                    joining.target = view.primary.address
+                }
+                joining.backOff(now)
+                if !joining.isDeciding { close(connection) }
+            }
+        }
+    }
+
+    // MARK: Commands between replicas
+
+    func onReplicaCommand(_ arguments: borrowing CommandArguments, _ connection: Connection) {
+        guard arguments.equals(0, "peer"), arguments.count >= 2 else {
+            let text = String(arguments.text(0).prefix(80))
+            if case .dialing(let address) = connection.kind {
+                log.warnOnce("\(address) is no pollsrv that would have us: it answered '\(text)'")
+            } else {
+                log.warning("a replica sent '\(text)'; connection dropped")
+            }
+            close(connection)
+            return
+        }
+        guard case .link(let instance) = connection.kind else {
+            onHello(arguments, connection, answer: false)
+            return
+        }
+        if arguments.equals(1, "ping") || arguments.equals(1, "pong") {
+            guard arguments.count == 3 else { return }
+            if arguments.equals(1, "ping") {
+                let nonce = arguments.text(2)
+                connection.write { RESP.command(["PEER", "pong", nonce], into: &$0) }
+                markDirty(connection)
+            } else {
+                confirmProcess(instance, nonce: arguments.number(2) ?? 0)
+            }
+            return
+        }
+        var fields: [[UInt8]] = []
+        for index in 1..<arguments.count { fields.append(arguments.array(index)) }
+        do {
+            step(.message(try Message(fields: fields), from: instance))
+        } catch {
+            log.warning("replica \(instance) sent a bad message (\(error.text)); dropped")
+            close(connection)
+        }
+    }
+
+    func onLinkClosed(_ connection: Connection, _ instance: Instance) {
+        guard links[instance] === connection else { return }
+        links[instance] = nil
+        dropUnconfirmed(instance)
+        log.detail("connection to replica \(instance) is down")
+        step(.linkDown(instance))
+        joining.nextDial = now
+        if let member = replica.view?.member(instance), !isCut {
+            // Whether anybody still listens there tells a crash from a hiccup.
+            if isPrimary { dial(member.address, kind: .probing(instance)) }
+        }
+    }
+
+    func onFirstBeat(_ arguments: borrowing CommandArguments, _ connection: Connection) {
+        guard arguments.count == 2, let instance = Instance(text: arguments.text(1)) else {
+            replyArity(connection, "BEAT instance")
+            return
+        }
+        guard !isCut || !cutInstances.contains(instance) else {
+            close(connection)
+            return
+        }
+        step(.heard(instance))
+        // The descriptor goes to the heartbeat thread; this connection object ends here.
+        do {
+            let copy = try connection.fd.duplicate()
+            close(connection)
+            heartbeats.handOver(copy.release(), from: instance)
+        } catch {
+            log.warnOnce("\(error)")
+            close(connection)
+        }
+    }
+
+    /// Whom to exchange heartbeats with: a backup dials its primary.
+    func updateLinks() {
+        guard replica.isMember, let view = replica.view, !isPrimary else {
+            heartbeats.setTargets([])
+            return
+        }
+        heartbeats.setTargets([
+            .init(instance: view.primary.instance, address: view.primary.address)
+        ])
+    }
+
+    // MARK: The test hook
+
+    func setCut(_ cut: Bool) {
+        guard cut != isCut else { return }
+        isCut = cut
+        if cut {
+            cutInstances = (replica.view?.members.map(\.instance) ?? []).filter {
+                $0 != me.instance
+            }
+            log.warning("the link to the other replica is cut (test hook)")
+            heartbeats.setCut(true)
+            for instance in cutInstances {
+                if let link = links[instance] { close(link) }
+            }
+        } else {
+            cutInstances = []
+            heartbeats.setCut(false)
+            joining.nextDial = now
+            log.warning("the link to the other replica is healed (test hook)")
+        }
+    }
+}
+
+// MARK: The other replicas' processes
+
+/// Handles on the processes of replicas on this host. A handle counts only once its process has
+/// answered over the link after the handle was opened: until then the number may be another's.
+struct PeerProcesses {
+    final class Entry {
+        let instance: Instance
+        let handle: ProcessHandle
+        let nonce: UInt64
+        var isConfirmed = false
+
+        init(instance: Instance, handle: consuming ProcessHandle, nonce: UInt64) {
+            self.instance = instance
+            self.handle = handle
+            self.nonce = nonce
+        }
+    }
+
+    var entries: [Entry] = []
+
+    func owns(_ fd: CInt) -> Bool {
+        entries.contains { $0.isConfirmed && $0.handle.fd.raw == fd }
+    }
+}
+
+extension Server {
+    private func watchProcess(_ member: Member, _ connection: Connection) {
+        guard member.host == me.host, member.pid != me.pid,
+            !processes.entries.contains(where: { $0.instance == member.instance }),
+            let handle = ProcessHandle(pid: Int32(clamping: member.pid))
+        else { return }
+        let nonce = Entropy.next() >> 2
+        processes.entries.append(
+            PeerProcesses.Entry(instance: member.instance, handle: handle, nonce: nonce))
+        connection.write { RESP.command(["PEER", "ping", "\(nonce)"], into: &$0) }
+        markDirty(connection)
+    }
+
+    private func confirmProcess(_ instance: Instance, nonce: UInt64) {
+        guard
+            let entry = processes.entries.first(where: {
+                $0.instance == instance && $0.nonce == nonce && !$0.isConfirmed
+            })
+        else { return }
+        do {
+            try poller.add(entry.handle.fd.raw)
+            entry.isConfirmed = true
+        } catch {
+            log.warnOnce("\(error)")
+        }
+    }
+
+    private func dropUnconfirmed(_ instance: Instance) {
+        processes.entries.removeAll { $0.instance == instance && !$0.isConfirmed }
+    }
+
+    func onProcessExit(_ fd: CInt) {
+        guard let entry = processes.entries.first(where: { $0.handle.fd.raw == fd }) else { return }
+        poller.remove(fd)
+        processes.entries.removeAll { $0 === entry }
+        let who = peers[entry.instance].map { "\($0.id) at \($0.address)" } ?? "\(entry.instance)"
+        log.info("the process of replica \(who) has exited")
+        step(.exited(entry.instance))
+    }
+}

@@ -1,0 +1,181 @@
+import Linux
+import Replication
+import Wire
+
+/// The replacement for a lost backup: a process that this replica starts.
+struct Restart {
+    var child: Int32?
+    /// Where the child was told to listen.
+    var childAddress: Address?
+    var nextSpawn: UInt64 = 0
+    var failures = 0
+    /// The other replica as it was last seen in a view.
+    var partner: Member?
+
+    /// A `--primary` alone gives a backup started by hand this time to appear.
+    static let graceNanoseconds: UInt64 = 2_000_000_000
+    /// How long after a loss the proof of the process's end may take.
+    static let proofNanoseconds: UInt64 = 300_000_000
+    static let delayMax: UInt64 = 10_000_000_000
+
+    var statusWord: String { child != nil ? "starting" : failures > 0 ? "waiting" : "none" }
+}
+
+extension Server {
+    func onEnteredForRestart(_ view: View) {
+        guard view.primary.instance == me.instance else {
+            restart.partner = view.primary
+            return
+        }
+        if let backup = view.backups.first {
+            restart.partner = backup
+            restart.failures = 0
+            if let child = restart.child, UInt64(child) != backup.pid {
+                stopReplacement("replica \(backup.id) has taken the place")
+            }
+        } else if restart.partner != nil, restart.child == nil {
+            let isProved = restart.partner.map { replica.isProvedDead($0.instance) } ?? false
+            restart.nextSpawn = now + (isProved ? 0 : Restart.proofNanoseconds)
+        }
+    }
+
+    func tickRestart() {
+        guard isPrimary, settings.restartsBackup, stopping == nil, restart.child == nil,
+            now >= restart.nextSpawn, replica.view?.backups.isEmpty == true, !replica.isAdmitting
+        else { return }
+        spawnBackup()
+    }
+
+    private func spawnBackup() {
+        let address = replacementAddress
+        // The first backup of a fresh service has nothing to recover from.
+        let delay = restart.partner == nil ? 0 : settings.restartDelayMilliseconds
+        do {
+            let program = try Processes.executablePath()
+            let arguments =
+                [
+                    program, "--backup", "--listen", address.description, "--peer",
+                    me.address.description, "--join-after", "\(delay)ms",
+                ] + settings.inheritedFlags
+            // Messages go where ours go, unless a reader at a pipe's end would then wait for the
+            // replacement after this process is gone.
+            let errorsTo: CInt? = Processes.isTerminalOrFile(2) ? 2 : nil
+            let pid = try Processes.spawn(arguments, errorsTo: errorsTo)
+            restart.child = pid
+            restart.childAddress = address
+            let when = delay == 0 ? "at once" : "in \(delay) ms"
+            log.info("started a backup, process \(pid), at \(address); it joins \(when)")
+        } catch {
+            failSpawn("\(error)")
+        }
+    }
+
+    /// The lost replica's address if that is free again, else any port of this host.
+    private var replacementAddress: Address {
+        let anyPort = Address(host: me.address.host, port: 0)
+        guard restart.failures == 0 else { return anyPort }
+        guard let partner = restart.partner else {
+            return settings.peer.host == me.address.host ? settings.peer : anyPort
+        }
+        let isFree = partner.host == me.host && replica.isProvedDead(partner.instance)
+        return isFree ? partner.address : anyPort
+    }
+
+    private func failSpawn(_ reason: String) {
+        restart.failures += 1
+        let delay = min(
+            UInt64(500_000_000) << UInt64(min(restart.failures - 1, 8)), Restart.delayMax)
+        restart.nextSpawn = now + delay
+        log.warning("the backup could not be started: \(reason); again in \(delay / 1_000_000) ms")
+    }
+
+    func reapChildren() {
+        guard let child = restart.child, let exit = Processes.reap(child) else { return }
+        restart.child = nil
+        if stopping?.isForAll == true { exitCode = exitCode ?? 0 }
+        let wasMember = restart.partner?.pid == UInt64(child)
+        guard isPrimary, stopping == nil else { return }
+        if wasMember {
+            log.info("the backup, process \(child), has ended (\(exit))")
+        } else if replica.view?.backups.isEmpty == true, !replica.isAdmitting {
+            failSpawn("process \(child) ended before it joined (\(exit))")
+        }
+    }
+
+    /// Ends a replacement that has not joined and is not needed.
+    func stopReplacement(_ reason: String) {
+        guard let child = restart.child,
+            replica.view?.members.contains(where: { $0.pid == UInt64(child) }) != true
+        else { return }
+        log.info("stopping the replacement, process \(child): \(reason)")
+        Processes.signal(child, Signals.terminate)
+    }
+
+    // MARK: Leaving and stopping
+
+    /// SIGTERM, SIGINT: the primary hands over first; a backup takes its leave.
+    func beginLeaving() {
+        stopping = Stopping(deadline: now + 5_000_000_000, isForAll: false)
+        stopReplacement("this replica is leaving")
+        continueLeaving()
+    }
+
+    func continueLeaving() {
+        guard stopping?.isForAll == false else { return }
+        guard replica.isMember, let view = replica.view else {
+            log.info("leaving; this replica was in no view")
+            exitCode = 0
+            return
+        }
+        guard isPrimary else {
+            guard stopping?.hasLeft == false else { return }
+            stopping?.hasLeft = true
+            log.info("leaving; replica \(view.primary.id) at \(view.primary.address) goes on")
+            if let link = links[view.primary.instance] {
+                link.write { Message.leave(me.instance).encode(head: "PEER", into: &$0) }
+                markDirty(link)
+            } else {
+                exitCode = 0
+            }
+            return
+        }
+        guard !view.backups.isEmpty else {
+            log.info("leaving; there is no backup: the service ends here")
+            exitCode = 0
+            return
+        }
+        log.info("leaving: handing over to the backup first")
+        step(.handOver)
+    }
+
+    func tickStopping() {
+        guard let stopping else { return }
+        if stopping.isForAll {
+            if now > stopping.deadline { exitCode = exitCode ?? 0 }
+            return
+        }
+        if now > stopping.deadline {
+            log.warning("leaving without having been let go")
+            exitCode = exitCode ?? 0
+        } else if stopping.hasLeft, let view = replica.view, links[view.primary.instance] == nil {
+            exitCode = exitCode ?? 0
+        } else if isPrimary, replica.acceptsRequests {
+            // The hand-over was given up, for instance because the backup died in it.
+            continueLeaving()
+        }
+    }
+
+    /// Ends the service: the other replicas are told, then this process exits.
+    func stopService() {
+        log.info("stopping the service, as asked")
+        stopping = Stopping(deadline: now + 1_000_000_000, isForAll: true)
+        for case let connection? in connections {
+            guard connection.isLink else { continue }
+            connection.write { Message.stop.encode(head: "PEER", into: &$0) }
+            markDirty(connection)
+        }
+        stopReplacement("the service is being ended")
+        // A child's end is waited for, so that it leaves no zombie to whoever adopts it.
+        if restart.child == nil { exitCode = 0 }
+    }
+}

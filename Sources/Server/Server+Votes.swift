@@ -1,0 +1,448 @@
+import Linux
+import Replication
+import Services
+import Wire
+
+// The VOTE.* commands and what is pushed to voters.
+extension Server {
+    /// VOTE.CAST id voter yes|no
+    func castCommand(_ arguments: borrowing CommandArguments, _ connection: Connection) {
+        guard arguments.count == 4, let vote = arguments.number(1),
+            let choice = choice(arguments, 3)
+        else {
+            replyArity(connection, "VOTE.CAST id voter yes|no")
+            return
+        }
+        guard isPrimary else {
+            holdBallot(vote, arguments.array(2), choice, connection)
+            return
+        }
+        if let place = connection.voterPlace, isOwnName(arguments, connection) {
+            batch.append(
+                tag: PollCommand.castTag, vote, UInt64(place), choice.rawValue)
+        } else {
+            let name = arguments.array(2)
+            if let text = nameError(name) {
+                replyError(connection, text)
+                return
+            }
+            let command = executor.service.voterPlace(name).map { place in
+                PollCommand.cast(vote: vote, voter: UInt64(place), choice: choice)
+            }
+            batch.append(
+                Request(
+                    command: (command ?? .castByName(vote: vote, voter: name, choice: choice))
+                        .encode()))
+        }
+        wait(connection, .request)
+    }
+
+    private func choice(_ arguments: borrowing CommandArguments, _ index: Int) -> Choice? {
+        if arguments.equals(index, "yes") { return .yes }
+        return arguments.equals(index, "no") ? .no : nil
+    }
+
+    private func isOwnName(_ arguments: borrowing CommandArguments, _ connection: Connection)
+        -> Bool
+    {
+        guard let own = connection.voterName, own.count == arguments.ranges[2].count else {
+            return false
+        }
+        var index = 0
+        for position in arguments.ranges[2] {
+            if own[index] != arguments.bytes[position] { return false }
+            index += 1
+        }
+        return true
+    }
+
+    private func nameError(_ name: [UInt8]) -> String? {
+        guard !name.isEmpty, name.count <= Polls.nameBytesMax,
+            name.allSatisfy({ $0 > 32 && $0 != 127 })
+        else {
+            return "ERR a voter's name has 1 to \(Polls.nameBytesMax) bytes and no blanks"
+        }
+        return nil
+    }
+
+    private func holdBallot(
+        _ vote: UInt64, _ voter: [UInt8], _ choice: Choice, _ connection: Connection
+    ) {
+        if let text = nameError(voter) {
+            replyError(connection, text)
+            return
+        }
+        guard replica.isMember || replica.status == .learning else {
+            replyError(connection, redirectError)
+            return
+        }
+        let isKept = held.keep(
+            HeldBallot(vote: vote, voter: voter, choice: choice), executor.service)
+        if isKept {
+            reply(connection) { $0.append(contentsOf: RESP.held) }
+        } else {
+            replyError(connection, "BUSY too many ballots are held here; the primary takes them")
+        }
+    }
+
+    /// The command of the log for a verb that changes the polls, from its arguments.
+    func pollCommand(_ verb: String, _ arguments: [[UInt8]]) throws(DecodeError) -> PollCommand {
+        func number(_ index: Int) -> UInt64? {
+            index < arguments.count
+                ? UInt64(String(decoding: arguments[index], as: UTF8.self)) : nil
+        }
+        switch verb {
+        case "VOTE.OPEN": return try openCommand(arguments)
+        case "VOTE.CLOSE":
+            guard arguments.count == 1, let vote = number(0) else {
+                throw DecodeError("ERR usage: VOTE.CLOSE id")
+            }
+            return .close(vote: vote)
+        case "VOTE.CAST":
+            let word =
+                arguments.count == 3
+                ? String(decoding: arguments[2], as: UTF8.self).lowercased() : ""
+            guard let vote = number(0), word == "yes" || word == "no" else {
+                throw DecodeError("ERR usage: VOTE.CAST id voter yes|no")
+            }
+            if let text = nameError(arguments[1]) { throw DecodeError(text) }
+            return .castByName(
+                vote: vote, voter: arguments[1], choice: word == "yes" ? .yes : .no)
+        default:
+            throw DecodeError("ERR CALL takes VOTE.OPEN, VOTE.CLOSE and VOTE.CAST")
+        }
+    }
+
+    /// question [DEADLINE ms] [ROLL joined|open]
+    private func openCommand(_ arguments: [[UInt8]]) throws(DecodeError) -> PollCommand {
+        let usage = DecodeError("ERR usage: VOTE.OPEN question [DEADLINE ms] [ROLL joined|open]")
+        guard let question = arguments.first, arguments.count % 2 == 1 else { throw usage }
+        guard question.count <= Polls.questionBytesMax else {
+            throw DecodeError("ERR question longer than \(Polls.questionBytesMax) bytes")
+        }
+        var terms = VoteTerms(question: question)
+        for index in stride(from: 1, to: arguments.count, by: 2) {
+            let value = String(decoding: arguments[index + 1], as: UTF8.self)
+            switch String(decoding: arguments[index], as: UTF8.self).uppercased() {
+            case "DEADLINE":
+                guard let deadline = UInt64(value), deadline <= 1 << 40 else { throw usage }
+                terms.deadline = deadline
+            case "ROLL":
+                guard ["joined", "open"].contains(value.lowercased()) else { throw usage }
+                terms.isRollOpen = value.lowercased() == "open"
+            default: throw usage
+            }
+        }
+        return .open(terms)
+    }
+
+    func voteCommand(
+        _ verb: String, _ arguments: borrowing CommandArguments, _ connection: Connection
+    ) {
+        switch verb {
+        case "VOTE.JOIN": joinCommand(arguments, connection)
+        case "VOTE.LEAVE": leaveCommand(connection)
+        case "VOTE.OPEN", "VOTE.CLOSE":
+            guard requirePrimary(connection) else { return }
+            var words: [[UInt8]] = []
+            for index in 1..<arguments.count { words.append(arguments.array(index)) }
+            do {
+                let command = try pollCommand(verb, words)
+                batch.append(Request(command: command.encode()))
+                wait(connection, .request)
+            } catch {
+                replyError(connection, error.text)
+            }
+        case "VOTE.RESULT", "VOTE.RESULTS", "VOTE.LIST":
+            guard let read = read(verb, arguments) else {
+                let usage =
+                    verb == "VOTE.RESULT"
+                    ? "VOTE.RESULT id"
+                    : verb == "VOTE.LIST"
+                        ? "VOTE.LIST [FROM id] [COUNT n]" : "VOTE.RESULTS from [COUNT n]"
+                replyArity(connection, usage)
+                return
+            }
+            guard requirePrimary(connection) else { return }
+            wait(connection, .read(read))
+        default: unknownCommand(verb, connection)
+        }
+    }
+
+    private func read(_ verb: String, _ arguments: borrowing CommandArguments) -> Waiter.Read? {
+        if verb == "VOTE.RESULT" {
+            guard arguments.count == 2, let vote = arguments.number(1) else { return nil }
+            return .result(vote)
+        }
+        let isList = verb == "VOTE.LIST"
+        var from: UInt64?
+        var count = 1_000
+        var index = 1
+        if !isList {
+            guard arguments.count >= 2, let first = arguments.number(1) else { return nil }
+            from = first
+            index = 2
+        }
+        while index < arguments.count {
+            guard index + 1 < arguments.count, let value = arguments.number(index + 1) else {
+                return nil
+            }
+            if arguments.equals(index, "count") {
+                count = Int(min(value, 10_000))
+            } else if isList, arguments.equals(index, "from") {
+                from = value
+            } else {
+                return nil
+            }
+            index += 2
+        }
+        guard isList else { return .results(from: from ?? 1, count: count) }
+        let recent = UInt64(max(0, executor.service.records.count - count)) + 1
+        return .list(from: from ?? recent, count: count)
+    }
+
+    // MARK: Joining
+
+    private func joinCommand(_ arguments: borrowing CommandArguments, _ connection: Connection) {
+        let hasFrom = arguments.count == 4 && arguments.equals(2, "from")
+        let from = hasFrom ? arguments.number(3) : nil
+        guard arguments.count == 2 || (hasFrom && from != nil) else {
+            replyArity(connection, "VOTE.JOIN voter [FROM id]")
+            return
+        }
+        let name = arguments.array(1)
+        if let text = nameError(name) {
+            replyError(connection, text)
+            return
+        }
+        guard requirePrimary(connection) else { return }
+        if let own = connection.voterName, own != name {
+            let text = String(decoding: own, as: UTF8.self)
+            replyError(connection, "ERR this connection has joined as \(text); VOTE.LEAVE first")
+            return
+        }
+        if let holder = voterConnection(name), holder !== connection {
+            guard holder.witness == nil, connection.witness != nil,
+                holder.isSupersededBy(connection)
+            else {
+                replyError(
+                    connection,
+                    "NAMEINUSE another connection has joined as "
+                        + String(decoding: name, as: UTF8.self))
+                return
+            }
+        }
+        let isKnown = executor.service.voterPlace(name).map(executor.service.isJoined) ?? false
+        if isKnown {
+            // Nothing to be written: the name is on the roll, only the connection is new.
+            admitVoterInOrder(connection, name, from: from)
+            return
+        }
+        batch.append(Request(command: PollCommand.join(voter: name).encode()))
+        wait(connection, .join(voter: name, from: from))
+    }
+
+    private func admitVoterInOrder(_ connection: Connection, _ name: [UInt8], from: UInt64?) {
+        // As a read, so that the results that follow are none that a later primary does not know.
+        connection.pending += 1
+        turnHasReads = true
+        turnWaiters.append(
+            Waiter(
+                connection: connection, op: UInt64(batch.count), probe: 0,
+                kind: .joined(.ok, voter: name, from: from)))
+    }
+
+    func voterConnection(_ name: [UInt8]) -> Connection? {
+        guard let place = executor.service.voterPlace(name), place < voterConnections.count else {
+            return nil
+        }
+        return voterConnections[place]
+    }
+
+    /// From here on the connection is the voter's; it gets what it missed.
+    func admitVoter(_ connection: Connection, _ name: [UInt8], from: UInt64?) {
+        guard let place = executor.service.voterPlace(name) else { return }
+        while voterConnections.count <= place { voterConnections.append(nil) }
+        if let older = voterConnections[place], older !== connection {
+            older.voterPlace = nil
+            older.voterName = nil
+        }
+        voterConnections[place] = connection
+        connection.voterName = name
+        connection.voterPlace = place
+        guard connection.version == .resp3 else { return }
+        if let from { pushResults(to: connection, from: max(1, from)) }
+        for vote in executor.service.openVotes
+        where executor.service.isWaiting(vote, for: place) {
+            pushVote(vote, to: connection)
+        }
+    }
+
+    private func leaveCommand(_ connection: Connection) {
+        guard requirePrimary(connection) else { return }
+        guard let name = connection.voterName else {
+            replyOK(connection)
+            return
+        }
+        leaveVoter(connection)
+        batch.append(Request(command: PollCommand.leave(voter: name).encode()))
+        wait(connection, .request)
+    }
+
+    /// The connection is no voter's any more; the voter stays on the roll.
+    func leaveVoter(_ connection: Connection) {
+        if let place = connection.voterPlace, voterConnections[place] === connection {
+            voterConnections[place] = nil
+        }
+        connection.voterPlace = nil
+        connection.voterName = nil
+    }
+
+    // MARK: Reads
+
+    func answer(_ read: Waiter.Read, _ connection: Connection) {
+        let polls = executor.service
+        connection.write { bytes in
+            switch read {
+            case .result(let vote):
+                guard let record = polls.record(vote) else {
+                    RESP.error("NOSUCHVOTE there is no vote \(vote)", into: &bytes)
+                    return
+                }
+                if record.isOpen {
+                    RESP.null(connection.version, into: &bytes)
+                } else {
+                    Self.writeResult(vote, record, into: &bytes)
+                }
+            case .results(let from, let count):
+                var votes: [UInt64] = []
+                var vote = max(1, from)
+                while votes.count < count, let record = polls.record(vote) {
+                    if !record.isOpen { votes.append(vote) }
+                    vote += 1
+                }
+                RESP.array(votes.count, into: &bytes)
+                for vote in votes {
+                    guard let record = polls.record(vote) else { continue }
+                    Self.writeResult(vote, record, into: &bytes)
+                }
+            case .list(let from, let count):
+                let first = max(1, from)
+                let last = min(UInt64(polls.records.count), first + UInt64(count) - 1)
+                RESP.array(first <= last ? Int(last - first + 1) : 0, into: &bytes)
+                guard count > 0, first <= last else { return }
+                for vote in first...last {
+                    RESP.array(4, into: &bytes)
+                    RESP.integer(Int64(vote), into: &bytes)
+                    RESP.bulk(polls.question(vote), into: &bytes)
+                    RESP.bulk(polls.record(vote)?.isOpen == true ? "open" : "closed", into: &bytes)
+                    RESP.integer(Int64(polls.ballotCount(vote)), into: &bytes)
+                }
+            }
+        }
+    }
+
+    private static func writeResult(
+        _ vote: UInt64, _ record: Polls.Record, into bytes: inout [UInt8]
+    ) {
+        RESP.array(3, into: &bytes)
+        RESP.integer(Int64(vote), into: &bytes)
+        RESP.integer(Int64(record.yes), into: &bytes)
+        RESP.integer(Int64(record.no), into: &bytes)
+    }
+
+    // MARK: Pushes
+
+    func tell(_ effect: Polls.Effect) {
+        driver.note(effect, now: now)
+        guard isPrimary else { return }
+        switch effect {
+        case .opened(let vote):
+            log.detail("vote \(vote) opened")
+            for (place, connection) in voterConnections.enumerated() {
+                guard let connection, connection.version == .resp3,
+                    executor.service.isWaiting(vote, for: place)
+                else { continue }
+                pushVote(vote, to: connection)
+            }
+        case .closed(let vote):
+            guard let record = executor.service.record(vote) else { return }
+            log.detail("vote \(vote) closed: \(record.yes) yes, \(record.no) no")
+            var bytes: [UInt8] = []
+            writeResultPush(vote, record, into: &bytes)
+            for case let connection? in voterConnections where connection.version == .resp3 {
+                connection.write(bytes)
+                markDirty(connection)
+            }
+        }
+    }
+
+    private func pushVote(_ vote: UInt64, to connection: Connection) {
+        connection.write { bytes in
+            RESP.push(4, into: &bytes)
+            RESP.bulk("vote", into: &bytes)
+            RESP.integer(Int64(vote), into: &bytes)
+            RESP.bulk(executor.service.question(vote), into: &bytes)
+            RESP.integer(viewNumber, into: &bytes)
+        }
+        markDirty(connection)
+    }
+
+    /// At most as many as a client's buffer takes; the rest it asks for by VOTE.RESULTS.
+    private func pushResults(to connection: Connection, from: UInt64) {
+        var vote = from
+        var count = 0
+        while count < 10_000, let record = executor.service.record(vote) {
+            if !record.isOpen {
+                connection.write { writeResultPush(vote, record, into: &$0) }
+                count += 1
+            }
+            vote += 1
+        }
+        markDirty(connection)
+    }
+
+    private func writeResultPush(
+        _ vote: UInt64, _ record: Polls.Record, into bytes: inout [UInt8]
+    ) {
+        RESP.push(5, into: &bytes)
+        RESP.bulk("result", into: &bytes)
+        RESP.integer(Int64(vote), into: &bytes)
+        RESP.integer(Int64(record.yes), into: &bytes)
+        RESP.integer(Int64(record.no), into: &bytes)
+        RESP.integer(viewNumber, into: &bytes)
+    }
+
+    var viewNumber: Int64 { Int64(replica.view?.number.rawValue ?? 0) }
+
+    /// Tells all who have joined or offered a witness.
+    func pushView(_ view: View) {
+        for case let connection? in connections where connection.kind == .client {
+            guard connection.version == .resp3,
+                connection.voterPlace != nil || connection.witness != nil
+            else { continue }
+            connection.write { writeViewPush(view, into: &$0) }
+            markDirty(connection)
+        }
+    }
+
+    private func writeViewPush(_ view: View, into bytes: inout [UInt8]) {
+        RESP.push(4, into: &bytes)
+        RESP.bulk("view", into: &bytes)
+        RESP.integer(Int64(view.number.rawValue), into: &bytes)
+        RESP.bulk(view.primary.address.description, into: &bytes)
+        if let backup = view.backups.first {
+            RESP.bulk(backup.address.description, into: &bytes)
+        } else {
+            RESP.null(.resp3, into: &bytes)
+        }
+    }
+}
+
+extension Connection {
+    /// Whether `newer` is the same client's newer connection: the witness that it offers was this
+    /// one's until the newer one took it over.
+    func isSupersededBy(_ newer: Connection) -> Bool {
+        lastWitness != nil && lastWitness == newer.witness
+    }
+}

@@ -1,0 +1,395 @@
+package import Linux
+import Replication
+import Services
+import Wire
+
+/// The shell around the replication core: one thread, one event loop.
+///
+/// A turn: wait; read what has come and parse it; give the core the turn's requests as one batch
+/// and what else happened; send; execute what is committed and answer; flush. One turn, one batch.
+package final class Server {
+    let settings: Settings
+    var log: MessageLog
+    var poller: Poller
+    let listener: FileDescriptor
+    let signals: SignalQueue
+    let heartbeats: Heartbeats
+    let me: Member
+
+    var replica: Replica
+    var executor = Executor<Polls>()
+    var outbox = Outbox()
+    /// The service this replica is in; nil while it is in none.
+    var service: ServiceID?
+
+    /// By descriptor.
+    var connections: [Connection?] = []
+    var connectionCount = 0
+    var connectionNumber: UInt64 = 0
+    var dirty: [Connection] = []
+    var paused: [Connection] = []
+    /// Closed at the end of the turn, so that no descriptor number is reused within one.
+    var closing: [Connection] = []
+    let chunk: UnsafeMutableRawBufferPointer
+    var parser = CommandParser()
+    let descriptorsMax: Int
+    var isAcceptPaused = false
+
+    /// The turn's requests, and who waits for them; `op` counts from the batch's start.
+    var batch = Batch()
+    var turnWaiters: [Waiter] = []
+    var turnHasReads = false
+    var waiters = Waiters()
+
+    /// Only looked up, never walked.
+    var links: [Instance: Connection] = [:]
+    var peers: [Instance: Member] = [:]
+    /// Joined voters' connections, by their place in the polls.
+    var voterConnections: [Connection?] = []
+    /// Connections that have offered a witness, ascending by instance.
+    var witnessConnections: [(instance: Instance, connection: Connection)] = []
+    var areWitnessesChanged = false
+
+    var joining = Joining()
+    var restart = Restart()
+    var driver = Driver()
+    var held = HeldBallots()
+    var processes = PeerProcesses()
+    var isCut = false
+    var cutInstances: [Instance] = []
+    var stopping: Stopping?
+    var exitCode: Int32?
+
+    var now: UInt64 = 0
+    var nextTick: UInt64 = 0
+
+    struct Stopping {
+        /// After this moment (monotonic nanoseconds) the process exits whatever is not done.
+        var deadline: UInt64
+        var hasLeft = false
+        /// The whole service ends, not only this replica.
+        var isForAll: Bool
+    }
+
+    package init(_ settings: Settings) throws(SystemError) {
+        self.settings = settings
+        log = MessageLog(format: settings.logFormat, verbosity: settings.verbosity)
+        signals = try SignalQueue([Signals.terminate, Signals.interrupt, Signals.child])
+        listener = try Sockets.listen(host: settings.listen.host, port: settings.listen.port)
+        let address = Address(
+            host: settings.listen.host, port: Sockets.localPort(listener.raw))
+        me = Member(
+            id: settings.id, instance: Instance(max(1, Entropy.next())), address: address,
+            host: Processes.hostToken(), pid: UInt64(Processes.pid))
+        log.address = address.description
+        log.mode = settings.startsAsPrimary ? "primary" : "backup"
+        let ticksPerBeat = max(1, Int(settings.heartbeatMilliseconds / Settings.tickMilliseconds))
+        let timing = Timing(
+            suspectTicks: ticksPerBeat * Int(settings.misses), beatTicks: ticksPerBeat)
+        replica = Replica(
+            me: me, timing: timing, membersMax: Settings.membersMax, seed: Entropy.next())
+        heartbeats = try Heartbeats(
+            me: me.instance, intervalMilliseconds: settings.heartbeatMilliseconds)
+        poller = try Poller()
+        try poller.add(listener.raw)
+        try poller.add(signals.fd.raw)
+        try poller.add(heartbeats.mainFD)
+        chunk = .allocate(byteCount: 256 << 10, alignment: 16)
+        descriptorsMax = Processes.raiseDescriptorLimit()
+    }
+
+    deinit { chunk.deallocate() }
+
+    /// Runs until the server is stopped, and gives the exit code.
+    package func run() throws(SystemError) -> Int32 {
+        try heartbeats.start()
+        now = Clock.monotonicNanoseconds()
+        nextTick = now
+        log.info(
+            "listening on \(me.address), replica \(me.id), process \(me.pid); state in memory "
+                + "on both replicas, nothing on disk")
+        beginJoining()
+        while exitCode == nil {
+            turn()
+        }
+        flushAll()
+        return exitCode ?? 0
+    }
+
+    private func turn() {
+        let rest = nextTick > now ? (nextTick - now + 999_999) / 1_000_000 : 0
+        let count = poller.wait(milliseconds: CInt(min(rest, Settings.tickMilliseconds)))
+        now = Clock.monotonicNanoseconds()
+        heartbeats.noteTurn()
+        var mustAccept = false
+        for index in 0..<count {
+            let ready = poller.ready(at: index)
+            switch ready.fd {
+            case listener.raw: mustAccept = true
+            case signals.fd.raw: onSignals()
+            case heartbeats.mainFD:
+                for instance in heartbeats.takeHeard() { step(.heard(instance)) }
+            default:
+                if processes.owns(ready.fd) { onProcessExit(ready.fd) } else { onReady(ready) }
+            }
+        }
+        if now >= nextTick {
+            // A loop that was held up has learnt nothing meanwhile: its ticks do not count.
+            nextTick = max(nextTick + Settings.tickMilliseconds * 1_000_000, now)
+            tick()
+        }
+        if areWitnessesChanged { reportWitnesses() }
+        proposeTurn()
+        release()
+        if driver.isDirty {
+            drive()
+            proposeTurn()
+            release()
+        }
+        resumePaused()
+        flushAll()
+        for connection in closing { forget(connection) }
+        closing.removeAll()
+        if mustAccept { acceptAll() }
+    }
+
+    private func tick() {
+        step(.tick)
+        tickJoining()
+        tickRestart()
+        tickDriver()
+        tickStopping()
+        if isAcceptPaused, connectionCount + 64 < descriptorsMax {
+            isAcceptPaused = false
+            poller.modify(listener.raw, read: true, write: false)
+            log.info("accepting connections again")
+        }
+    }
+
+    // MARK: Connections
+
+    private func acceptAll() {
+        for _ in 0..<256 {
+            do {
+                guard let fd = try Sockets.accept(listener.raw) else { return }
+                let connection = add(fd, kind: .client, isConnected: true)
+                if connection == nil { return }
+            } catch {
+                guard error.isOutOfDescriptors else {
+                    log.warnOnce("\(error)")
+                    return
+                }
+                // Waiting in the backlog costs nobody anything; spinning on the refusal would.
+                isAcceptPaused = true
+                poller.modify(listener.raw, read: false, write: false)
+                log.warning(
+                    "out of descriptors (\(connectionCount) connections, limit \(descriptorsMax)):"
+                        + " new ones wait; raise the limit with ulimit -n")
+                return
+            }
+        }
+    }
+
+    @discardableResult
+    func add(_ fd: consuming FileDescriptor, kind: Connection.Kind, isConnected: Bool)
+        -> Connection?
+    {
+        let raw = fd.raw
+        do {
+            try poller.add(raw, read: true, write: !isConnected)
+        } catch {
+            log.warnOnce("\(error)")
+            return nil
+        }
+        connectionNumber += 1
+        let connection = Connection(
+            fd: fd, number: connectionNumber, kind: kind, isConnected: isConnected)
+        connection.wantsWrite = !isConnected
+        while connections.count <= Int(raw) { connections.append(nil) }
+        connections[Int(raw)] = connection
+        connectionCount += 1
+        return connection
+    }
+
+    private func onReady(_ ready: Poller.Ready) {
+        guard Int(ready.fd) < connections.count, let connection = connections[Int(ready.fd)],
+            connection.isOpen
+        else { return }
+        if !connection.isConnected {
+            if ready.canWrite { onDialed(connection) }
+            return
+        }
+        if ready.canWrite, connection.wantsWrite { markDirty(connection) }
+        if ready.canRead { receive(connection) }
+    }
+
+    private func receive(_ connection: Connection) {
+        // Bounded, so that one busy connection does not starve the others.
+        for _ in 0..<4 {
+            guard connection.isOpen, !connection.isPaused else { return }
+            switch IO.read(connection.fd.raw, into: chunk) {
+            case .wouldBlock: return
+            case .end, .failed:
+                close(connection)
+                return
+            case .bytes(let count):
+                if connection.input.isEmpty {
+                    let bytes = UnsafeBufferPointer(
+                        rebasing: chunk.bindMemory(to: UInt8.self)[..<count])
+                    let used = parse(bytes.span, connection)
+                    if used < count, connection.isOpen {
+                        connection.input.append(contentsOf: bytes[used...])
+                    }
+                } else {
+                    connection.input.append(contentsOf: chunk[..<count])
+                    parseInput(connection)
+                }
+                if count < chunk.count { return }
+            }
+        }
+    }
+
+    func parseInput(_ connection: Connection) {
+        let input = connection.input
+        let used = parse(input.span, connection)
+        connection.input = used == input.count ? [] : Array(input[used...])
+    }
+
+    /// Carries out the whole commands in `bytes`; gives how many bytes they took.
+    private func parse(_ bytes: Span<UInt8>, _ connection: Connection) -> Int {
+        var start = 0
+        while connection.isOpen, !connection.isClosing {
+            if connection.pending >= Connection.pendingMax || waiters.isFull || batch.isFull {
+                if batch.isFull, replica.acceptsRequests { proposeTurn() }
+                if connection.pending >= Connection.pendingMax || waiters.isFull || batch.isFull {
+                    pause(connection)
+                    return start
+                }
+            }
+            switch parser.parse(bytes, from: start, limits: connection.limits) {
+            case .incomplete: return start
+            case .blank: start = parser.next
+            case .command:
+                start = parser.next
+                execute(bytes, connection)
+            case .malformed(let error):
+                fail(connection, "ERR protocol error: \(error.text)")
+                return bytes.count
+            }
+        }
+        return bytes.count
+    }
+
+    private func pause(_ connection: Connection) {
+        guard !connection.isPaused else { return }
+        connection.isPaused = true
+        paused.append(connection)
+        poller.modify(connection.fd.raw, read: false, write: connection.wantsWrite)
+    }
+
+    private func resumePaused() {
+        guard !paused.isEmpty, !waiters.isFull, !batch.isFull else { return }
+        let list = paused
+        paused = []
+        for connection in list where connection.isOpen {
+            guard connection.pending < Connection.pendingMax / 2 else {
+                paused.append(connection)
+                continue
+            }
+            connection.isPaused = false
+            poller.modify(connection.fd.raw, read: true, write: connection.wantsWrite)
+            parseInput(connection)
+        }
+    }
+
+    /// One reply, then the end of the connection.
+    func fail(_ connection: Connection, _ text: String) {
+        connection.write { RESP.error(text, into: &$0) }
+        markDirty(connection)
+        connection.isClosing = true
+        connection.input = []
+        log.detail("connection \(connection.number) closed: \(text)")
+    }
+
+    func markDirty(_ connection: Connection) {
+        guard !connection.isInDirtyList else { return }
+        connection.isInDirtyList = true
+        dirty.append(connection)
+    }
+
+    func flushAll() {
+        // Closing one may make others dirty.
+        var index = 0
+        while index < dirty.count {
+            let connection = dirty[index]
+            index += 1
+            connection.isInDirtyList = false
+            guard connection.isOpen, connection.isConnected else { continue }
+            guard connection.flush() else {
+                close(connection)
+                continue
+            }
+            if connection.isOutputFull {
+                log.warning(
+                    "connection \(connection.number) (\(connection.name)) does not read: "
+                        + "\(connection.outputCount) bytes wait for it; dropped")
+                close(connection)
+                continue
+            }
+            let wantsWrite = connection.outputCount > 0
+            let isDone = connection.closesWhenAnswered && connection.pending == 0
+            if !wantsWrite, connection.isClosing || isDone {
+                close(connection)
+                continue
+            }
+            if wantsWrite != connection.wantsWrite {
+                connection.wantsWrite = wantsWrite
+                poller.modify(
+                    connection.fd.raw, read: !connection.isPaused, write: wantsWrite)
+            }
+        }
+        dirty.removeAll(keepingCapacity: true)
+    }
+
+    func close(_ connection: Connection) {
+        guard connection.isOpen else { return }
+        connection.markClosed()
+        poller.remove(connection.fd.raw)
+        closing.append(connection)
+        onClosed(connection)
+    }
+
+    /// Lets the descriptor go, with the last reference.
+    private func forget(_ connection: Connection) {
+        connections[Int(connection.fd.raw)] = nil
+        connectionCount -= 1
+    }
+
+    private func onClosed(_ connection: Connection) {
+        switch connection.kind {
+        case .client:
+            leaveVoter(connection)
+            if connection.witness != nil { removeWitness(connection) }
+        case .link(let instance): onLinkClosed(connection, instance)
+        case .dialing(let address): onDialFailed(address, "the connection was closed")
+        case .probing: break
+        }
+    }
+
+    // MARK: Signals
+
+    private func onSignals() {
+        while let signal = signals.next() {
+            switch signal {
+            case Signals.child: reapChildren()
+            default:
+                if stopping != nil {
+                    log.info("second signal: exiting at once")
+                    exitCode = 0
+                } else {
+                    beginLeaving()
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,36 @@
+package import Services
+package import Wire
+
+/// How a server was started.
+package struct Settings: Sendable {
+    /// The mode it starts in; later the views decide.
+    package var startsAsPrimary: Bool
+    package var listen: Address
+    package var peer: Address
+    package var id: ReplicaID
+    package var heartbeatMilliseconds: UInt64 = 1_000
+    package var misses: UInt64 = 5
+    package var restartDelayMilliseconds: UInt64 = 30_000
+    package var restartsBackup = true
+    /// How long this process waits before it asks to join.
+    package var joinAfterMilliseconds: UInt64 = 0
+    package var plan: VotePlan?
+    package var hasTestHooks = false
+    package var logFormat = MessageLog.Format.text
+    package var verbosity = MessageLog.Verbosity.normal
+    /// Flags that a replacement backup is started with, besides its addresses.
+    package var inheritedFlags: [String] = []
+
+    package init(startsAsPrimary: Bool, listen: Address, peer: Address, id: ReplicaID) {
+        self.startsAsPrimary = startsAsPrimary
+        self.listen = listen
+        self.peer = peer
+        self.id = id
+    }
+
+    static let tickMilliseconds: UInt64 = 10
+    static let protocolVersion = 1
+    static let version = "0.1.0"
+    /// Replicas in a view.
+    static let membersMax = 2
+}

@@ -1,0 +1,186 @@
+import Arguments
+import Client
+import Linux
+import Wire
+
+/// What is to be measured.
+struct Load {
+    var voters: Int
+    /// 0: as many as the time allows.
+    var votes: UInt64
+    var pipeline: Int
+    var isSingle: Bool
+    var seconds: UInt64
+    var isTalking: Bool
+}
+
+/// `pollctl bench`: a pair of its own (or a given one), voters on real sockets, figures.
+struct Bench {
+    let load: Load
+    let servers: [Address]?
+    let isJSON: Bool
+
+    func run() throws(Failure) {
+        try withPair { (report: ServerReport) throws(Failure) in
+            let generator = try Generator(load, report)
+            try generator.join()
+            try generator.run()
+            show(generator, report)
+        }
+    }
+
+    /// Memory and processor time while joined clients do nothing.
+    func runIdle() throws(Failure) {
+        try withPair { (report: ServerReport) throws(Failure) in
+            let generator = try Generator(load, report)
+            try generator.join()
+            Clock.sleep(nanoseconds: 1_000_000_000)
+            let pids = [report.pid] + (report.backup.map { [$0.pid] } ?? [])
+            let before = pids.map { ProcessTree.processorTicks($0) ?? 0 }
+            Clock.sleep(nanoseconds: load.seconds * 1_000_000_000)
+            let after = pids.map { ProcessTree.processorTicks($0) ?? 0 }
+            let percent = zip(before, after).map { before, after in
+                // A tick is 10 ms.
+                Double(after - before) / Double(load.seconds)
+            }
+            let memory = pids.map { Double(Processes.residentKilobytes($0)) / 1_024 }
+            if isJSON {
+                Terminal.print(
+                    JSON.object([
+                        ("clients", .integer(load.voters)),
+                        ("rss_mib", .array(memory.map { .number($0, digits: 1) })),
+                        ("cpu_percent", .array(percent.map { .number($0, digits: 2) })),
+                    ]).text)
+                return
+            }
+            Terminal.print("\(load.voters) idle clients, over \(load.seconds) s:")
+            for (index, role) in ["primary", "backup"].prefix(pids.count).enumerated() {
+                let resident = Text.fixed(memory[index], 1)
+                let share = Text.fixed(percent[index], 2)
+                Terminal.print("  \(role): \(resident) MiB resident, \(share) % of a core")
+            }
+        }
+    }
+
+    private func withPair(_ body: (ServerReport) throws(Failure) -> Void) throws(Failure) {
+        if let servers {
+            let overview = Overview(servers: servers, milliseconds: 2_000)
+            guard let primary = overview.primary else { throw Failure(overview.complaint) }
+            try body(primary)
+            return
+        }
+        let household = try Household(purpose: "bench")
+        defer { household.endAll() }
+        let pair = try LocalPair(household)
+        try body(try pair.startBoth(["--quiet"]))
+    }
+
+    private func show(_ generator: Generator, _ report: ServerReport) {
+        let rate = Double(generator.ballots) / generator.seconds
+        func resident(_ pid: Int32?) -> Double {
+            pid.map { Double(Processes.residentKilobytes($0)) / 1_024 } ?? 0
+        }
+        let memory = (resident(report.pid), resident(report.backup?.pid))
+        guard isJSON else {
+            let mode = load.isSingle ? "to the primary alone" : "to both servers"
+            Terminal.print("\(load.voters) voters, \(load.pipeline) in flight each, \(mode)")
+            Terminal.print(
+                "  \(Text.grouped(UInt64(rate))) ballots/s "
+                    + "(\(generator.ballots) in \(Text.fixed(generator.seconds, 2)) s, "
+                    + "\(generator.results) votes)")
+            Terminal.print("  ballot to OK:   \(generator.ballotTimes.text)")
+            Terminal.print("  vote to result: \(generator.resultTimes.text)")
+            Terminal.print(
+                "  resident: primary \(Text.fixed(memory.0, 1)) MiB, backup "
+                    + "\(Text.fixed(memory.1, 1)) MiB")
+            return
+        }
+        Terminal.print(
+            JSON.object([
+                ("voters", .integer(load.voters)), ("pipeline", .integer(load.pipeline)),
+                ("single", .bool(load.isSingle)), ("ballots", .integer(generator.ballots)),
+                ("seconds", .number(generator.seconds, digits: 3)),
+                ("ballots_per_s", .integer(Int(rate))), ("votes", .integer(generator.results)),
+                ("ballot_us", generator.ballotTimes.json),
+                ("result_us", generator.resultTimes.json),
+                (
+                    "rss_mib",
+                    .object([
+                        ("primary", .number(memory.0, digits: 1)),
+                        ("backup", .number(memory.1, digits: 1)),
+                    ])
+                ),
+            ]).text)
+    }
+}
+
+/// `pollctl bench --failover`: kills the primary in the middle of a vote, again and again.
+struct FailoverBench {
+    let rounds: Int
+    let isJSON: Bool
+
+    func run() throws(Failure) {
+        let household = try Household(purpose: "failover")
+        defer { household.endAll() }
+        let pair = try LocalPair(household)
+        _ = try pair.startBoth([
+            "--heartbeat", "250ms", "--restart-delay", "0ms", "--voters", "5", "--votes",
+            "1000000", "--interval", "100ms",
+        ])
+        let voters = try Voters(household, pair: pair, votes: 0)
+        var times: [Double] = []
+        for _ in 0..<rounds {
+            _ = try pair.waitForPair("the pair to be whole")
+            // Time for the new backup's witnesses: a kill before that is another measurement.
+            try household.pause(milliseconds: 300)
+            times.append(try kill(household, pair, voters))
+            try voters.checkAlive()
+        }
+        times.sort()
+        func part(_ share: Double) -> Double {
+            times[min(times.count - 1, Int(Double(times.count) * share))]
+        }
+        if isJSON {
+            Terminal.print(
+                JSON.object([
+                    ("rounds", .integer(rounds)),
+                    (
+                        "failover_ms",
+                        .object([
+                            ("p50", .number(part(0.5), digits: 2)),
+                            ("p90", .number(part(0.9), digits: 2)),
+                            ("max", .number(times[times.count - 1], digits: 2)),
+                        ])
+                    ),
+                ]).text)
+            return
+        }
+        Terminal.print(
+            "\(rounds) kills of the primary in the middle of a vote, to the result in the last of "
+                + "5 logs: median \(Text.fixed(part(0.5), 1)) ms, p90 "
+                + "\(Text.fixed(part(0.9), 1)) ms, max \(Text.fixed(times[times.count - 1], 1)) ms")
+    }
+
+    /// One client is stopped, so that the vote stays open; it goes on at the moment of the kill.
+    private func kill(_ household: Household, _ pair: LocalPair, _ voters: Voters) throws(Failure)
+        -> Double
+    {
+        guard let victim = pair.primary() else { throw Failure("no primary") }
+        Processes.signal(voters.last.pid, Signals.stop)
+        var vote: Int?
+        try household.wait(for: "a vote with 4 ballots in it", every: 1) { () throws(Failure) in
+            guard let report = try? ServerReport.of(victim.askedAt, milliseconds: 300) else {
+                return false
+            }
+            vote = report.votesOpen.first { VoteState.of($0, at: victim.askedAt)?.ballots == 4 }
+            return vote != nil
+        }
+        let watch = Stopwatch()
+        Processes.signal(victim.pid, Signals.kill)
+        Processes.signal(voters.last.pid, Signals.resume)
+        try household.wait(for: "the result after the kill", every: 1) {
+            voters.lastVoteOfAll >= vote ?? 0
+        }
+        return watch.milliseconds
+    }
+}

@@ -1,0 +1,183 @@
+import Arguments
+import Client
+import Linux
+import Wire
+
+/// The `pollctl` program: from arguments to one command.
+enum Control {
+    private static let commands = [
+        "status", "open", "close", "results", "switchover", "stop", "link", "promote", "demo",
+        "bench",
+    ]
+
+    private static let syntax = CommandLineSyntax(
+        program: "pollctl", summary: "looks after a pair of polling servers",
+        operands: "COMMAND [ARG...]",
+        flags: [
+            Flag(
+                "--servers", value: "A,B", default: "127.0.0.1:7001,127.0.0.1:7002",
+                "the two servers; any one live server is enough"),
+            Flag("--timeout", value: "DUR", default: "10s", "how long to try"),
+            Flag("--json", "status, bench: JSON for programs"),
+            Flag("--deadline", value: "DUR", default: "0s", "open: when the vote closes anyway"),
+            Flag(
+                "--roll", value: "joined|open", default: "joined",
+                "open: who may vote: those joined now, or anybody"),
+            Flag("--force", "promote: yes, on your word alone"),
+            Flag("--voters", value: "N", default: "50", "bench: voters"),
+            Flag(
+                "--votes", value: "M", default: "as many as --secs allows",
+                "bench: votes, in each of which every voter casts a ballot"),
+            Flag("--pipeline", value: "P", default: "1", "bench: ballots in flight per voter"),
+            Flag("--single", "bench: ballots go to the primary alone"),
+            Flag("--secs", value: "S", default: "5", "bench: seconds to run"),
+            Flag("--idle", value: "N", "bench: memory and processor time of N idle clients"),
+            Flag("--failover", value: "R", "bench: R kills of the primary, time to the result"),
+        ],
+        details: """
+            commands:
+              status               who leads, who follows, what they wait for
+              open QUESTION        open a vote and print its number
+              close ID             close a vote
+              results [FROM]       print `<id> <yes> <no>` of closed votes
+              switchover           hand the primary's part to the backup
+              stop                 end both servers
+              link cut|heal        test hook: cut the link between the servers
+              promote --force [A]  make a backup primary on your word alone
+              demo                 show it all on this machine, in a few seconds
+              bench                measure it on this machine
+
+            bench starts a pair of its own unless --servers is given. ballot_us: from sending a
+            ballot to the primary's OK. result_us: from asking for a vote to be opened to its
+            result, at each voter. --failover: from SIGKILL of the primary in the middle of a vote
+            to the result in the last of 5 client logs.
+            """,
+        example: "pollctl status --json")
+
+    static func main() {
+        do {
+            switch try syntax.parse(Array(CommandLine.arguments.dropFirst())) {
+            case .show(let text): Terminal.print(text)
+            case .run(let arguments): try run(arguments)
+            }
+        } catch let error as UsageError {
+            fail(error.text, ExitCode.usage.rawValue)
+        } catch let failure as Failure {
+            fail(failure.text, failure.status)
+        } catch {
+            fail("\(error)", ExitCode.software.rawValue)
+        }
+    }
+
+    private static func fail(_ text: String, _ code: Int32) -> Never {
+        Terminal.message("pollctl: \(text)")
+        Terminal.exit(code)
+    }
+
+    private static func run(_ arguments: ParsedArguments) throws {
+        guard let command = arguments.operands.first else {
+            throw UsageError("a command is needed: \(commands.joined(separator: ", "))")
+        }
+        let rest = Array(arguments.operands.dropFirst())
+        let servers = try arguments.addresses(
+            "--servers", default: "127.0.0.1:7001,127.0.0.1:7002"
+        ).map { Address(host: $0.host, port: $0.port) }
+        let timeout = try arguments.milliseconds("--timeout", default: 10_000, in: 1...3_600_000)
+        let isQuiet = arguments.isSet("--quiet")
+        let isVerbose = arguments.isSet("--verbose")
+        let dialogue = Dialogue(servers: servers, milliseconds: timeout) { text in
+            if isVerbose { Terminal.message("pollctl: \(text)") }
+        }
+        let replicas = ReplicaCommands(servers: servers, milliseconds: timeout) { text in
+            if !isQuiet { Terminal.print(text) }
+        }
+        var votes = VoteCommands(dialogue: dialogue)
+        switch command {
+        case "status":
+            try expect(rest, 0...0, "status")
+            let isJSON = arguments.isSet("--json")
+            try StatusCommand(servers: servers, milliseconds: timeout, asJSON: isJSON).run()
+        case "open":
+            try expect(rest, 1...1, "open QUESTION")
+            let deadline = try arguments.milliseconds("--deadline", default: 0)
+            let roll = try arguments.choice("--roll", default: "joined", of: ["joined", "open"])
+            try votes.open(
+                rest[0], deadlineMilliseconds: deadline > 0 ? deadline : nil, roll: roll)
+        case "close": try votes.close(number(rest, "close ID"))
+        case "results":
+            try votes.results(from: rest.isEmpty ? 1 : number(rest, "results [FROM]"))
+        case "switchover":
+            try expect(rest, 0...0, "switchover")
+            try replicas.switchover()
+        case "stop":
+            try expect(rest, 0...0, "stop")
+            try replicas.stop()
+        case "link":
+            guard rest == ["cut"] || rest == ["heal"] else {
+                throw UsageError("usage: pollctl link cut|heal")
+            }
+            try replicas.link(rest[0])
+        case "promote": try promote(rest, arguments, replicas)
+        case "demo":
+            try expect(rest, 0...0, "demo")
+            var demo = try Demo(isQuiet: isQuiet)
+            try demo.run()
+        case "bench":
+            try expect(rest, 0...0, "bench")
+            try bench(arguments, servers)
+        default:
+            let nearest = CommandLineSyntax.nearest(to: command, among: commands)
+            let hint = nearest.map { "; did you mean \($0)?" } ?? ""
+            throw UsageError("unknown command '\(command)'\(hint) (pollctl --help lists all)")
+        }
+    }
+
+    private static func expect(_ rest: [String], _ count: ClosedRange<Int>, _ usage: String) throws
+    {
+        guard count.contains(rest.count) else { throw UsageError("usage: pollctl \(usage)") }
+    }
+
+    private static func number(_ rest: [String], _ usage: String) throws -> UInt64 {
+        guard rest.count == 1, let number = UInt64(rest[0]) else {
+            throw UsageError("usage: pollctl \(usage)")
+        }
+        return number
+    }
+
+    private static func promote(
+        _ rest: [String], _ arguments: ParsedArguments, _ replicas: ReplicaCommands
+    ) throws {
+        try expect(rest, 0...1, "promote --force [HOST:PORT]")
+        let address = try rest.first.map { text in
+            guard let address = Address(text: text) else {
+                throw UsageError("promote '\(text)': an address HOST:PORT is needed")
+            }
+            return address
+        }
+        guard arguments.isSet("--force") else { throw UsageError(ReplicaCommands.promoteWarning) }
+        try replicas.promote(address)
+    }
+
+    private static func bench(_ arguments: ParsedArguments, _ servers: [Address]) throws {
+        let seconds = try arguments.number("--secs", default: 5, in: 1...3_600)
+        let isJSON = arguments.isSet("--json")
+        if arguments.isSet("--failover") {
+            let rounds = try arguments.number("--failover", default: 20, in: 1...1_000)
+            try FailoverBench(rounds: Int(rounds), isJSON: isJSON).run()
+            return
+        }
+        let isTalking =
+            !arguments.isSet("--quiet") && (Terminal.isTerminal(2) || arguments.isSet("--verbose"))
+        let isIdle = arguments.isSet("--idle")
+        let voters = try arguments.number(
+            isIdle ? "--idle" : "--voters", default: 50, in: 1...100_000)
+        let load = try Load(
+            voters: Int(voters),
+            votes: arguments.number("--votes", default: 0, in: 0...1 << 30),
+            pipeline: Int(arguments.number("--pipeline", default: 1, in: 1...1_000)),
+            isSingle: arguments.isSet("--single"), seconds: seconds, isTalking: isTalking)
+        let bench = Bench(
+            load: load, servers: arguments.isSet("--servers") ? servers : nil, isJSON: isJSON)
+        if isIdle { try bench.runIdle() } else { try bench.run() }
+    }
+}

@@ -1,0 +1,332 @@
+import Arguments
+import Linux
+import Wire
+
+/// Voters on real sockets in one thread: each waits for the `vote` push, sends its ballot to both
+/// servers, and counts the primary's OK and the result. As many votes are open at any time as
+/// ballots are to be in flight per voter.
+final class Generator {
+    private final class Socket {
+        let fd: FileDescriptor
+        let voter: Int
+        let isPrimary: Bool
+        var input: [UInt8] = []
+        var output: [UInt8] = []
+        var isDirty = false
+        var wantsWrite = false
+        /// When the ballots that are not answered yet were sent, oldest first.
+        var sent: [UInt64] = []
+        var sentHead = 0
+
+        init(fd: consuming FileDescriptor, voter: Int, isPrimary: Bool) {
+            self.fd = fd
+            self.voter = voter
+            self.isPrimary = isPrimary
+        }
+    }
+
+    private let load: Load
+    private var poller: Poller
+    /// By descriptor.
+    private var sockets: [Socket?] = []
+    private var toPrimary: [Socket] = []
+    private var toBackup: [Socket] = []
+    private let control: Socket
+    private var dirty: [Socket] = []
+    private let names: [[UInt8]]
+    private let chunk = UnsafeMutableRawBufferPointer.allocate(byteCount: 256 << 10, alignment: 16)
+    private var now: UInt64 = 0
+    private var joined = 0
+    private var errors = 0
+    private var firstError = ""
+
+    private var opened: UInt64 = 0
+    private var openedAt: [UInt64] = []
+    private var firstVote: Int?
+    private(set) var ballots = 0
+    private(set) var held = 0
+    private(set) var results = 0
+    private(set) var seconds = 0.0
+    private(set) var ballotTimes = Histogram()
+    private(set) var resultTimes = Histogram()
+
+    init(_ load: Load, _ report: ServerReport) throws(Failure) {
+        self.load = load
+        names = (0..<load.voters).map { Array("bench-\($0)".utf8) }
+        _ = Processes.raiseDescriptorLimit()
+        let backup = load.isSingle ? nil : report.backup?.address
+        do throws(SystemError) {
+            poller = try Poller(eventsPerWaitMax: 1_024)
+            control = Socket(
+                fd: try Sockets.connect(
+                    host: report.askedAt.host, port: report.askedAt.port), voter: -1,
+                isPrimary: true)
+            for voter in 0..<load.voters {
+                toPrimary.append(try Self.socket(report.askedAt, voter, isPrimary: true))
+                if let backup { toBackup.append(try Self.socket(backup, voter, isPrimary: false)) }
+            }
+            for socket in toPrimary + toBackup + [control] {
+                while sockets.count <= Int(socket.fd.raw) { sockets.append(nil) }
+                sockets[Int(socket.fd.raw)] = socket
+                socket.wantsWrite = true
+                try poller.add(socket.fd.raw, read: true, write: true)
+            }
+        } catch { throw Failure(error) }
+    }
+
+    deinit { chunk.deallocate() }
+
+    private static func socket(_ address: Address, _ voter: Int, isPrimary: Bool)
+        throws(SystemError) -> Socket
+    {
+        Socket(
+            fd: try Sockets.connect(host: address.host, port: address.port), voter: voter,
+            isPrimary: isPrimary)
+    }
+
+    // MARK: Phases
+
+    func join() throws(Failure) {
+        for socket in toPrimary {
+            let name = String(decoding: names[socket.voter], as: UTF8.self)
+            RESP.command(["HELLO", "3"], into: &socket.output)
+            RESP.command(["VOTE.JOIN", name], into: &socket.output)
+            mark(socket)
+        }
+        let deadline = Deadline(milliseconds: 60_000)
+        while joined < load.voters {
+            try turn()
+            guard !deadline.hasPassed else {
+                throw Failure("only \(joined) of \(load.voters) voters could join within a minute")
+            }
+        }
+    }
+
+    func run() throws(Failure) {
+        let watch = Stopwatch()
+        var nextWord = 1.0
+        open(count: load.pipeline)
+        while true {
+            try turn()
+            let elapsed = watch.seconds
+            let isOver = load.votes > 0 ? opened >= load.votes : elapsed >= Double(load.seconds)
+            if results >= Int(opened), isOver { break }
+            let missing = load.pipeline - (Int(opened) - results)
+            if !isOver, missing > 0 { open(count: missing) }
+            if elapsed > Double(load.seconds) + 60, load.votes == 0 {
+                throw Failure("no result for a minute")
+            }
+            if load.isTalking, elapsed >= nextWord {
+                nextWord += 1
+                let rate = Text.grouped(UInt64(Double(ballots) / elapsed))
+                Terminal.message("\(Int(elapsed)) s: \(ballots) ballots, \(rate)/s")
+            }
+        }
+        seconds = watch.seconds
+    }
+
+    private func open(count: Int) {
+        var count = UInt64(count)
+        if load.votes > 0 { count = min(count, load.votes - min(load.votes, opened)) }
+        for _ in 0..<count {
+            RESP.command(["VOTE.OPEN", "bench"], into: &control.output)
+            openedAt.append(Clock.monotonicNanoseconds())
+        }
+        opened += count
+        mark(control)
+    }
+
+    // MARK: Turns
+
+    private func turn() throws(Failure) {
+        flush()
+        let count = poller.wait(milliseconds: 100)
+        now = Clock.monotonicNanoseconds()
+        for index in 0..<count {
+            let ready = poller.ready(at: index)
+            guard let socket = sockets[Int(ready.fd)] else { continue }
+            if ready.canWrite, socket.wantsWrite { mark(socket) }
+            if ready.canRead { try receive(socket) }
+        }
+        flush()
+        if errors > 0 { throw Failure("a server refused: \(firstError)") }
+    }
+
+    private func mark(_ socket: Socket) {
+        guard !socket.isDirty else { return }
+        socket.isDirty = true
+        dirty.append(socket)
+    }
+
+    private func flush() {
+        for socket in dirty {
+            socket.isDirty = false
+            var sent = 0
+            sending: while sent < socket.output.count {
+                switch IO.send(socket.fd.raw, socket.output, from: sent) {
+                case .bytes(let count): sent += count
+                case .wouldBlock, .end, .failed: break sending
+                }
+            }
+            if sent == socket.output.count {
+                socket.output.removeAll(keepingCapacity: true)
+            } else {
+                socket.output.removeFirst(sent)
+            }
+            let wantsWrite = !socket.output.isEmpty
+            if wantsWrite != socket.wantsWrite {
+                socket.wantsWrite = wantsWrite
+                poller.modify(socket.fd.raw, read: true, write: wantsWrite)
+            }
+        }
+        dirty.removeAll(keepingCapacity: true)
+    }
+
+    private func receive(_ socket: Socket) throws(Failure) {
+        switch IO.read(socket.fd.raw, into: chunk) {
+        case .wouldBlock: return
+        case .end, .failed: throw Failure("a server closed a voter's connection")
+        case .bytes(let count):
+            let bytes = UnsafeBufferPointer(rebasing: chunk.bindMemory(to: UInt8.self)[..<count])
+            if socket.input.isEmpty {
+                let used = try parse(bytes.span, socket)
+                if used < count { socket.input.append(contentsOf: bytes[used...]) }
+            } else {
+                socket.input.append(contentsOf: bytes)
+                let input = socket.input
+                let used = try parse(input.span, socket)
+                socket.input.removeFirst(used)
+            }
+        }
+    }
+
+    // MARK: Replies
+
+    /// Takes whole replies and pushes; only the few that can come are known here.
+    private func parse(_ bytes: Span<UInt8>, _ socket: Socket) throws(Failure) -> Int {
+        var start = 0
+        while start < bytes.count {
+            switch bytes[start] {
+            case UInt8(ascii: "+"), UInt8(ascii: ":"), UInt8(ascii: "-"):
+                guard let end = Self.lineEnd(bytes, start) else { return start }
+                onLine(bytes, start, end, socket)
+                start = end
+            case UInt8(ascii: ">"):
+                guard let next = onPush(bytes, start, socket) else { return start }
+                start = next
+            default:
+                do throws(DecodeError) {
+                    guard let (_, next) = try RESPValue.parse(bytes, from: start) else {
+                        return start
+                    }
+                    start = next
+                } catch { throw Failure("a server sent nonsense: \(error.text)", .software) }
+            }
+        }
+        return start
+    }
+
+    private func onLine(_ bytes: Span<UInt8>, _ start: Int, _ end: Int, _ socket: Socket) {
+        if bytes[start] == UInt8(ascii: "-") {
+            var text: [UInt8] = []
+            for index in start..<end { text.append(bytes[index]) }
+            if errors == 0 { firstError = String(decoding: text.dropLast(2), as: UTF8.self) }
+            errors += 1
+            return
+        }
+        guard socket.voter >= 0 else { return }
+        guard socket.isPrimary else {
+            held += 1
+            return
+        }
+        guard socket.sentHead < socket.sent.count else {
+            joined += 1
+            return
+        }
+        ballotTimes.add(nanoseconds: now - socket.sent[socket.sentHead])
+        ballots += 1
+        socket.sentHead += 1
+        if socket.sentHead == socket.sent.count {
+            socket.sent.removeAll(keepingCapacity: true)
+            socket.sentHead = 0
+        }
+    }
+
+    /// `>4 $4 vote :id $n question :view` and `>5 $6 result :id :yes :no :view`; nil when it is
+    /// not all there.
+    private func onPush(_ bytes: Span<UInt8>, _ start: Int, _ socket: Socket) -> Int? {
+        guard let kind = Self.lineEnd(bytes, start), let word = Self.lineEnd(bytes, kind),
+            let afterWord = Self.lineEnd(bytes, word), let afterID = Self.lineEnd(bytes, afterWord)
+        else { return nil }
+        let isVote = bytes[word] == UInt8(ascii: "v") && bytes[word + 1] == UInt8(ascii: "o")
+        guard isVote || bytes[word] == UInt8(ascii: "r") else {
+            // A view, which does not concern a voter that is none.
+            guard let (_, next) = try? RESPValue.parse(bytes, from: start) else { return nil }
+            return next
+        }
+        // Behind the id: a question of two lines and the view, or yes, no and the view.
+        var end = afterID
+        for _ in 0..<3 {
+            guard let next = Self.lineEnd(bytes, end) else { return nil }
+            end = next
+        }
+        var vote = 0
+        var index = afterWord + 1
+        while bytes[index] != 13 {
+            vote = vote * 10 + Int(bytes[index] - 48)
+            index += 1
+        }
+        if isVote { cast(vote, socket) } else { onResult(vote, socket) }
+        return end
+    }
+
+    private func cast(_ vote: Int, _ socket: Socket) {
+        if firstVote == nil { firstVote = vote }
+        append(vote, socket)
+        socket.sent.append(now)
+        mark(socket)
+        guard !toBackup.isEmpty else { return }
+        let second = toBackup[socket.voter]
+        append(vote, second)
+        mark(second)
+    }
+
+    private static let castHead = Array("*4\r\n$9\r\nVOTE.CAST\r\n$".utf8)
+    private static let castYes = Array("$3\r\nyes\r\n".utf8)
+    private static let castNo = Array("$2\r\nno\r\n".utf8)
+
+    private func append(_ vote: Int, _ socket: Socket) {
+        var digits = 1
+        var rest = vote
+        while rest >= 10 {
+            rest /= 10
+            digits += 1
+        }
+        socket.output.append(contentsOf: Self.castHead)
+        RESP.digits(UInt64(digits), into: &socket.output)
+        socket.output.append(13)
+        socket.output.append(10)
+        RESP.digits(UInt64(vote), into: &socket.output)
+        socket.output.append(13)
+        socket.output.append(10)
+        RESP.bulk(names[socket.voter], into: &socket.output)
+        let isYes = (vote ^ socket.voter) & 1 == 0
+        socket.output.append(contentsOf: isYes ? Self.castYes : Self.castNo)
+    }
+
+    private func onResult(_ vote: Int, _ socket: Socket) {
+        guard let firstVote, vote >= firstVote, vote - firstVote < openedAt.count else { return }
+        resultTimes.add(nanoseconds: now - openedAt[vote - firstVote])
+        // The last voter to hear of it is as good as any to count it once.
+        if socket.voter == load.voters - 1 { results += 1 }
+    }
+
+    private static func lineEnd(_ bytes: Span<UInt8>, _ start: Int) -> Int? {
+        var index = start
+        while index + 1 < bytes.count {
+            if bytes[index] == 13, bytes[index + 1] == 10 { return index + 2 }
+            index += 1
+        }
+        return nil
+    }
+}

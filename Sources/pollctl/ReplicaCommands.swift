@@ -1,0 +1,183 @@
+import Arguments
+import Client
+import Linux
+import Wire
+
+/// `switchover`, `stop`, `link` and `promote`: what concerns the replicas themselves. They are
+/// sent once, to a server that was looked up first, and what came of them is then looked up too.
+struct ReplicaCommands {
+    let servers: [Address]
+    let milliseconds: UInt64
+    /// Says what happens, unless --quiet.
+    let say: (String) -> Void
+
+    private static let askMilliseconds: UInt64 = 1_000
+    private static let settleMillisecondsMax: UInt64 = 10_000
+
+    func switchover() throws(Failure) {
+        let before = try primaryWithin()
+        guard let backup = before.backup else {
+            throw Failure(
+                "there is no backup to hand over to (state solo); wait until `pollctl status` "
+                    + "shows a pair" + (before.note.isEmpty ? "" : "; \(before.note)"))
+        }
+        let watch = Stopwatch()
+        let deadline = Deadline(milliseconds: Self.settleMillisecondsMax)
+        try command(["REPLICA", "SWITCHOVER"], at: before.askedAt)
+        while true {
+            let report = try? ServerReport.of(backup.address, milliseconds: 200)
+            if let report, report.isPrimary, report.view > before.view {
+                let taken = Text.fixed(watch.milliseconds, 0)
+                say("\(backup.address) is primary now (view \(report.view)), after \(taken) ms")
+                return
+            }
+            guard !deadline.hasPassed else {
+                throw Failure(
+                    "\(backup.address) has not become primary within "
+                        + "\(Self.settleMillisecondsMax / 1_000) s; see `pollctl status`")
+            }
+            Clock.sleep(nanoseconds: 5_000_000)
+        }
+    }
+
+    /// Ends both replicas, for good: unlike a kill, it makes no replacement start.
+    func stop() throws(Failure) {
+        let overview = Overview(servers: servers, milliseconds: min(milliseconds, 2_000))
+        guard let target = overview.primary ?? overview.reports.first else {
+            throw Failure(overview.complaint)
+        }
+        let seats = Self.seats(overview)
+        let watch = Stopwatch()
+        try command(["REPLICA", "STOP"], at: target.askedAt, mayClose: true)
+        let deadline = Deadline(milliseconds: Self.settleMillisecondsMax)
+        var left = seats
+        while true {
+            left = left.filter(Self.isAlive)
+            if left.isEmpty { break }
+            guard !deadline.hasPassed else {
+                let list = left.map { "\($0.address) (pid \($0.pid))" }.joined(separator: ", ")
+                throw Failure("still running after 10 s: \(list); end it with kill -9 PID")
+            }
+            Clock.sleep(nanoseconds: 5_000_000)
+        }
+        let list = seats.map { "\($0.address)" }.joined(separator: " and ")
+        say("stopped \(list) in \(Text.fixed(watch.milliseconds, 0)) ms")
+    }
+
+    /// Cuts or heals the link between the replicas. Each is told, since none can tell the other.
+    func link(_ action: String) throws(Failure) {
+        let overview = Overview(servers: servers, milliseconds: min(milliseconds, 2_000))
+        guard !overview.reports.isEmpty else { throw Failure(overview.complaint) }
+        for report in overview.reports {
+            try command(["LINK", action.uppercased()], at: report.askedAt)
+            say("\(report.askedAt) (\(report.mode)): link \(action == "cut" ? "cut" : "healed")")
+        }
+        for (address, answer) in overview.answers {
+            guard case .failure(let failure) = answer else { continue }
+            say("\(address): not told: \(failure)")
+        }
+    }
+
+    static let promoteWarning = """
+        promote --force makes a backup primary on your word alone, without asking anybody whether \
+        the old primary is gone. If that one is alive behind a cut link, there are two primaries \
+        until it hears of the other, and what it alone has acknowledged since the cut is lost. \
+        Make sure that it is dead (kill it, or switch its machine off); then say --force.
+        """
+
+    /// Makes the backup at `address`, or the only one that answers, primary.
+    func promote(_ address: Address?) throws(Failure) {
+        let asked = address.map { [$0] } ?? servers
+        let overview = Overview(servers: asked, milliseconds: min(milliseconds, 2_000))
+        let candidates = overview.reports.filter { report in
+            address.map { $0 == report.askedAt || $0 == report.own.address } ?? !report.isPrimary
+        }
+        guard let backup = candidates.first else {
+            if let primary = overview.primary {
+                throw Failure("\(primary.askedAt) is primary already, and no backup answers")
+            }
+            throw Failure(overview.complaint)
+        }
+        if backup.isPrimary { throw Failure("\(backup.askedAt) is primary already") }
+        guard candidates.count == 1 else {
+            let list = candidates.map { "\($0.askedAt)" }.joined(separator: ", ")
+            throw Failure("more than one backup answers (\(list)); name one: promote --force A")
+        }
+        if let primary = overview.primary, primary.view >= backup.view {
+            throw Failure(
+                "the primary \(primary.askedAt) is alive and answers; use `pollctl switchover`")
+        }
+        try command(["REPLICA", "PROMOTE", "FORCE"], at: backup.askedAt)
+        let deadline = Deadline(milliseconds: Self.settleMillisecondsMax)
+        while true {
+            let report = try? ServerReport.of(backup.askedAt, milliseconds: 200)
+            if let report, report.isPrimary {
+                say("\(backup.askedAt) is primary now (view \(report.view))")
+                return
+            }
+            guard !deadline.hasPassed else {
+                throw Failure("\(backup.askedAt) has not become primary; see `pollctl status`")
+            }
+            Clock.sleep(nanoseconds: 5_000_000)
+        }
+    }
+
+    /// The primary, waiting for there being one as long as --timeout allows.
+    private func primaryWithin() throws(Failure) -> ServerReport {
+        let deadline = Deadline(milliseconds: milliseconds)
+        while true {
+            let share = max(50, min(Self.askMilliseconds, deadline.remainingMilliseconds))
+            let overview = Overview(servers: servers, milliseconds: share)
+            if let primary = overview.primary { return primary }
+            guard !deadline.hasPassed else { throw Failure(overview.complaint) }
+            Clock.sleep(nanoseconds: 50_000_000)
+        }
+    }
+
+    /// `mayClose`: a server that ends may do so before its answer is out.
+    private func command(_ arguments: [String], at address: Address, mayClose: Bool = false)
+        throws(Failure)
+    {
+        let reply: RESPValue
+        do throws(CommandFailure) {
+            let wait = Self.askMilliseconds
+            var connection = try CommandConnection(to: address, milliseconds: wait)
+            reply = try connection.ask(arguments, milliseconds: wait)
+        } catch {
+            if mayClose, error == .closed(address) { return }
+            throw Failure("\(error)")
+        }
+        if case .error(let text) = reply {
+            throw Failure("\(address): \(Dialogue.advice(text))")
+        }
+    }
+
+    /// Everybody who is said to be in the service, each once.
+    private static func seats(_ overview: Overview) -> [Seat] {
+        var seats: [Seat] = []
+        for report in overview.reports {
+            let named = [report.own, report.primary, report.backup].compactMap { $0 }
+            for seat in named where !seats.contains(where: { $0.pid == seat.pid }) {
+                seats.append(seat)
+            }
+        }
+        return seats
+    }
+
+    /// On this machine the process tells, elsewhere whether anybody still takes connections.
+    private static func isAlive(_ seat: Seat) -> Bool {
+        let isLocal =
+            seat.address.host.hasPrefix("127.") || seat.address.host == "localhost"
+            || seat.address.host == "::1"
+        if isLocal, seat.pid > 0 {
+            return ProcessTree.programName(seat.pid) == "pollsrv"
+                && !ProcessTree.hasExited(seat.pid)
+        }
+        do throws(CommandFailure) {
+            _ = try CommandConnection(to: seat.address, milliseconds: 500)
+            return true
+        } catch {
+            return false
+        }
+    }
+}

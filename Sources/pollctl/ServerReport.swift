@@ -1,0 +1,140 @@
+import Client
+import Linux
+import Wire
+
+/// One replica as a report names it.
+struct Seat: Equatable {
+    let id: String
+    let address: Address
+    let pid: Int32
+}
+
+/// What one server says of itself and of the service: its `INFO pollsrv`.
+struct ServerReport {
+    /// Where it was asked, which need not be what it calls itself.
+    let askedAt: Address
+    /// The lines `key:value` as they came; looked up, never gone through.
+    private let fields: [String: String]
+
+    init(askedAt: Address, text: String) {
+        self.askedAt = askedAt
+        var fields: [String: String] = [:]
+        for line in text.split(whereSeparator: \.isNewline) where !line.hasPrefix("#") {
+            guard let colon = line.firstIndex(of: ":") else { continue }
+            fields[String(line[..<colon])] = String(line[line.index(after: colon)...])
+        }
+        self.fields = fields
+    }
+
+    func string(_ key: String) -> String { fields[key] ?? "" }
+    func number(_ key: String) -> Int { Int(string(key)) ?? 0 }
+
+    var isPollsrv: Bool { fields["mode"] != nil }
+    var mode: String { string("mode") }
+    var isPrimary: Bool { mode == "primary" }
+    var view: Int { number("view") }
+    var isPair: Bool { string("state") == "pair" }
+    var pid: Int32 { Int32(clamping: number("pid")) }
+    var clients: Int { number("clients") }
+    var votesOpen: [Int] { string("votes_open").split(separator: ",").compactMap { Int($0) } }
+    var votesClosed: Int { number("votes_closed") }
+    var note: String { string("note") }
+
+    var own: Seat {
+        Seat(id: string("id"), address: Address(text: string("address")) ?? askedAt, pid: pid)
+    }
+    var primary: Seat? { seat("primary") }
+    var backup: Seat? { seat("backup") }
+
+    private func seat(_ role: String) -> Seat? {
+        guard let address = Address(text: string("\(role)_address")) else { return nil }
+        let pid = Int32(clamping: number("\(role)_pid"))
+        return Seat(id: string("\(role)_id"), address: address, pid: pid)
+    }
+
+    /// Asks one server.
+    static func of(_ address: Address, milliseconds: UInt64) throws(CommandFailure) -> Self {
+        let deadline = Deadline(milliseconds: milliseconds)
+        var connection = try CommandConnection(to: address, milliseconds: milliseconds)
+        let hello = try connection.ask(
+            ["HELLO", "3"], milliseconds: deadline.remainingMilliseconds)
+        if case .error(let text) = hello { throw .malformed(address, DecodeError(text)) }
+        let reply = try connection.ask(
+            ["INFO", "pollsrv"], milliseconds: deadline.remainingMilliseconds)
+        let report = Self(askedAt: address, text: reply.text ?? "")
+        guard report.isPollsrv else {
+            let server = hello["server"]?.text ?? "something else"
+            throw .malformed(address, DecodeError("it calls itself \(server)"))
+        }
+        return report
+    }
+}
+
+/// What all the servers that could be asked said.
+struct Overview {
+    enum Answer {
+        case report(ServerReport)
+        case failure(CommandFailure)
+    }
+
+    private(set) var answers: [(address: Address, answer: Answer)] = []
+
+    /// Asks `servers`, then those that the answers name as primary or backup: an operator need
+    /// only know one of them.
+    init(servers: [Address], milliseconds: UInt64) {
+        var waiting = servers
+        while !waiting.isEmpty {
+            let address = waiting.removeFirst()
+            guard !answers.contains(where: { $0.address == address }), !isKnown(address) else {
+                continue
+            }
+            do throws(CommandFailure) {
+                let report = try ServerReport.of(address, milliseconds: milliseconds)
+                answers.append((address, .report(report)))
+                waiting += [report.primary, report.backup].compactMap { $0?.address }
+            } catch {
+                answers.append((address, .failure(error)))
+            }
+        }
+    }
+
+    var reports: [ServerReport] {
+        answers.compactMap { item in
+            switch item.answer {
+            case .report(let report): report
+            case .failure: nil
+            }
+        }
+    }
+
+    /// The one whose word counts. Behind a cut link an old primary may not know yet that it is
+    /// none any more; the higher view tells.
+    var primary: ServerReport? {
+        reports.filter(\.isPrimary).max { $0.view < $1.view }
+    }
+
+    /// Why nobody, or no primary, was found.
+    var complaint: String {
+        let lines = answers.map { item in
+            switch item.answer {
+            case .report(let report):
+                "  \(item.address): \(report.mode)"
+                    + (report.note.isEmpty ? "" : ", \(report.note)")
+            case .failure(let failure): "  \(failure)"
+            }
+        }
+        let head =
+            reports.isEmpty
+            ? "no server answers:" : "there is no primary now; these are what answers:"
+        let advice =
+            reports.isEmpty
+            ? "is pollsrv running, and are the addresses right? (--servers A,B)"
+            : "a backup takes over by itself when it may; `pollctl promote --help` if it must not"
+        return ([head] + lines + [advice]).joined(separator: "\n")
+    }
+
+    /// Whether a server that has answered goes by this address too (`localhost`, `0.0.0.0`).
+    private func isKnown(_ address: Address) -> Bool {
+        reports.contains { $0.own.address == address }
+    }
+}

@@ -1,0 +1,138 @@
+import Arguments
+import Linux
+import Wire
+
+/// `pollctl status`: who leads, who follows, and what they wait for.
+struct StatusCommand {
+    let servers: [Address]
+    let milliseconds: UInt64
+    let asJSON: Bool
+
+    func run() throws(Failure) {
+        let overview = Overview(servers: servers, milliseconds: min(milliseconds, 2_000))
+        guard let primary = overview.primary else { throw Failure(overview.complaint) }
+        Terminal.print(
+            asJSON
+                ? Self.json(primary, overview).text
+                : Self.lines(primary, overview).joined(separator: "\n"))
+    }
+
+    static func lines(_ primary: ServerReport, _ overview: Overview) -> [String] {
+        let state =
+            primary.isPair
+            ? "pair: every ballot is on both before it counts"
+            : "solo: the primary alone collects ballots"
+        var rows = [
+            ["service", primary.string("service")],
+            ["view", String(primary.view)],
+            ["state", state],
+            ["primary", seat(primary.primary ?? primary.own)],
+            ["backup", primary.backup.map(seat) ?? "none" + restart(primary)],
+            ["op", "\(primary.number("op")), committed \(primary.number("commit"))"],
+            ["clients", "\(primary.clients), of them \(primary.number("witnesses")) witnesses"],
+            ["votes", votes(primary)],
+            [
+                "heartbeat",
+                "every \(primary.number("heartbeat_ms")) ms, "
+                    + "\(primary.number("misses")) missed mean failed",
+            ],
+        ]
+        if primary.string("link") == "cut" {
+            rows.append(["link", "CUT by the test hook (pollctl link heal)"])
+        }
+        if !primary.note.isEmpty { rows.append(["waits for", primary.note]) }
+        let head = ["", "what each server says of itself:"]
+        return Text.table(rows) + head + Text.table(overview.answers.map(Self.row))
+    }
+
+    private static func seat(_ seat: Seat) -> String {
+        "\(seat.address)  id \(seat.id)  pid \(seat.pid)"
+    }
+
+    private static func restart(_ primary: ServerReport) -> String {
+        switch primary.string("restart") {
+        case "starting": ", a replacement is starting"
+        case "waiting": ", a replacement will be started again soon"
+        default: ""
+        }
+    }
+
+    private static func votes(_ primary: ServerReport) -> String {
+        let shown = primary.votesOpen.prefix(10).map(String.init).joined(separator: ", ")
+        let more = primary.votesOpen.count > 10 ? ", …" : ""
+        let open = primary.votesOpen.isEmpty ? "none open" : "open: \(shown)\(more)"
+        return "\(open); \(primary.votesClosed) closed"
+    }
+
+    private static func row(_ address: Address, _ answer: Overview.Answer) -> [String] {
+        switch answer {
+        case .report(let report):
+            let position = "op \(report.number("op")), committed \(report.number("commit"))"
+            let memory = Text.mebibytes(kibibytes: report.number("rss_kib"))
+            return [
+                "  \(address)", report.mode, "view \(report.view)", "pid \(report.pid)", position,
+                report.note.isEmpty ? memory : "\(memory)  (\(report.note))",
+            ]
+        case .failure(let failure): return ["  \(address)", "no answer: \(failure)"]
+        }
+    }
+
+    static func json(_ primary: ServerReport, _ overview: Overview) -> JSON {
+        .object([
+            ("view", .integer(primary.view)),
+            ("primary", json(primary.primary ?? primary.own)),
+            ("backup", primary.backup.map(json) ?? .null),
+            ("state", .string(primary.isPair ? "pair" : "solo")),
+            ("op", .integer(primary.number("op"))),
+            ("commit", .integer(primary.number("commit"))),
+            ("clients", .integer(primary.clients)),
+            ("witnesses", .integer(primary.number("witnesses"))),
+            (
+                "votes",
+                .object([
+                    ("open", .array(primary.votesOpen.map(JSON.integer))),
+                    ("closed", .integer(primary.votesClosed)),
+                ])
+            ),
+            ("service", .string(primary.string("service"))),
+            ("link", .string(primary.string("link"))),
+            ("restart", .string(primary.string("restart"))),
+            ("heartbeat_ms", .integer(primary.number("heartbeat_ms"))),
+            ("misses", .integer(primary.number("misses"))),
+            ("note", .string(primary.note)),
+            ("servers", .array(overview.answers.map(json))),
+        ])
+    }
+
+    private static func json(_ seat: Seat) -> JSON {
+        .object([
+            ("id", .string(seat.id)),
+            ("address", .string("\(seat.address)")),
+            ("pid", .integer(Int(seat.pid))),
+        ])
+    }
+
+    private static func json(_ address: Address, _ answer: Overview.Answer) -> JSON {
+        switch answer {
+        case .report(let report):
+            .object([
+                ("address", .string("\(address)")),
+                ("mode", .string(report.mode)),
+                ("view", .integer(report.view)),
+                ("id", .string(report.string("id"))),
+                ("instance", .string(report.string("instance"))),
+                ("pid", .integer(Int(report.pid))),
+                ("op", .integer(report.number("op"))),
+                ("commit", .integer(report.number("commit"))),
+                ("rss_kib", .integer(report.number("rss_kib"))),
+                ("note", .string(report.note)),
+            ])
+        case .failure(let failure):
+            .object([
+                ("address", .string("\(address)")),
+                ("mode", .null),
+                ("error", .string("\(failure)")),
+            ])
+        }
+    }
+}

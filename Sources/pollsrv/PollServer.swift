@@ -1,0 +1,161 @@
+import Arguments
+import Linux
+import Server
+import Services
+import Wire
+
+/// The `pollsrv` program: from arguments to a running server.
+enum PollServer {
+    private static let flags: [Flag] = [
+        Flag("--primary", "start as primary (joins a service that is running already)"),
+        Flag("--backup", "start as backup: only ever joins"),
+        Flag(
+            "--listen", value: "HOST:PORT",
+            default: "127.0.0.1:7001 for --primary, 127.0.0.1:7002 for --backup",
+            "where to take connections; port 0: any free one"),
+        Flag("--peer", value: "HOST:PORT", default: "the other of the two", "the other replica"),
+        Flag("--id", value: "N", default: "the process number", "rank among equals: higher leads"),
+        Flag("--priority", value: "N", default: "0", "ranks before the id"),
+        Flag("--heartbeat", value: "DUR", default: "1s", "between heartbeats"),
+        Flag("--misses", value: "N", default: "5", "missed heartbeats that mean failed"),
+        Flag(
+            "--restart-delay", value: "DUR", default: "30s",
+            "how long a fresh backup in place of a lost one waits before it joins"),
+        Flag("--no-restart", "start no backup in place of a lost one"),
+        Flag(
+            "--voters", value: "N", default: "1", "open the first vote when N voters have joined"),
+        Flag(
+            "--votes", value: "N", default: "as many as questions, else 1 with --voters, else 0",
+            "how many votes to open; 0: none by itself"),
+        Flag("--questions", value: "FILE", default: "\"Vote 17\"", "the questions, one a line"),
+        Flag("--interval", value: "DUR", default: "0s", "pause between votes"),
+        Flag(
+            "--vote-deadline", value: "DUR", default: "0s",
+            "when a vote closes in any case; 0s: wait for every joined voter"),
+        Flag("--election", value: "sticky", default: "sticky", "a primary leads until it fails"),
+        Flag("--log-format", value: "text|json", default: "text", "of the messages on stderr"),
+        Flag("--test-hooks", "allow pollctl link cut|heal"),
+        Flag("--join-after", value: "DUR", default: "0s", hidden: true, "wait before joining"),
+    ]
+
+    private static let syntax = CommandLineSyntax(
+        program: "pollsrv", summary: "one replica of the polling service",
+        operands: "--primary|--backup", flags: flags,
+        details: """
+            The state is held in memory on both replicas: it survives the loss of either, not of
+            both at once. Durations: 250ms, 1s, 2m.
+            """,
+        example: "pollsrv --primary --voters 5 --votes 20")
+
+    static func main() {
+        do {
+            switch try syntax.parse(Array(CommandLine.arguments.dropFirst())) {
+            case .show(let text): Terminal.print(text)
+            case .run(let arguments):
+                let settings = try settings(arguments)
+                let server = try start(settings)
+                Terminal.exit(try server.run())
+            }
+        } catch let error as UsageError {
+            fail(error.text, .usage)
+        } catch let error as SystemError {
+            fail("\(error)", .io)
+        } catch {
+            fail("\(error)", .software)
+        }
+    }
+
+    private static func start(_ settings: Settings) throws(SystemError) -> Server {
+        do {
+            return try Server(settings)
+        } catch {
+            guard error.isAddressInUse else { throw error }
+            fail(
+                "\(error): another process listens on \(settings.listen) already, maybe a pollsrv "
+                    + "(pollctl status); stop it or give another --listen", .io)
+        }
+    }
+
+    private static func fail(_ text: String, _ code: ExitCode) -> Never {
+        Terminal.message("pollsrv: \(text)")
+        Terminal.exit(code.rawValue)
+    }
+
+    private static func settings(_ arguments: ParsedArguments) throws -> Settings {
+        if let operand = arguments.operands.first {
+            throw UsageError("unexpected argument '\(operand)' (pollsrv --help shows the usage)")
+        }
+        let isPrimary = arguments.isSet("--primary")
+        guard isPrimary != arguments.isSet("--backup") else {
+            throw UsageError("exactly one of --primary and --backup is needed")
+        }
+        let ports = isPrimary ? (7001, 7002) : (7002, 7001)
+        let listen = try arguments.address("--listen", default: "127.0.0.1:\(ports.0)")
+        let peer = try arguments.address("--peer", default: "127.0.0.1:\(ports.1)")
+        let id = try arguments.number(
+            "--id", default: UInt64(Processes.pid), in: 0...UInt64(1) << 53)
+        let priority = try arguments.number("--priority", default: 0, in: 0...1 << 31)
+        var settings = Settings(
+            startsAsPrimary: isPrimary, listen: Address(host: listen.host, port: listen.port),
+            peer: Address(host: peer.host, port: peer.port),
+            id: ReplicaID(priority: priority, id: id))
+        settings.heartbeatMilliseconds = try arguments.milliseconds(
+            "--heartbeat", default: 1_000, in: 10...3_600_000)
+        settings.misses = try arguments.number("--misses", default: 5, in: 1...1_000)
+        settings.restartDelayMilliseconds = try arguments.milliseconds(
+            "--restart-delay", default: 30_000)
+        settings.joinAfterMilliseconds = try arguments.milliseconds("--join-after", default: 0)
+        settings.restartsBackup = !arguments.isSet("--no-restart")
+        settings.hasTestHooks = arguments.isSet("--test-hooks")
+        let format = try arguments.choice("--log-format", default: "text", of: ["text", "json"])
+        settings.logFormat = format == "json" ? .json : .text
+        if arguments.isSet("--quiet") { settings.verbosity = .quiet }
+        if arguments.isSet("--verbose") { settings.verbosity = .verbose }
+        _ = try arguments.choice("--election", default: "sticky", of: ["sticky"])
+        settings.plan = try plan(arguments)
+        settings.inheritedFlags = inheritedFlags(arguments)
+        return settings
+    }
+
+    /// What a replacement backup is started with, so that it can take over in every respect. The
+    /// plan of votes is in the replicated state.
+    private static func inheritedFlags(_ arguments: ParsedArguments) -> [String] {
+        var list: [String] = []
+        for name in ["--heartbeat", "--misses", "--restart-delay", "--log-format"] {
+            if let value = arguments.string(name) { list += [name, value] }
+        }
+        for name in ["--no-restart", "--test-hooks", "--quiet", "--verbose"]
+        where arguments.isSet(name) {
+            list.append(name)
+        }
+        return list
+    }
+
+    private static func plan(_ arguments: ParsedArguments) throws -> VotePlan? {
+        var questions: [[UInt8]] = []
+        if let path = arguments.string("--questions") {
+            questions = try Files.read(path).split(separator: 10, omittingEmptySubsequences: false)
+                .map { Array($0.last == 13 ? $0.dropLast() : $0) }
+            while questions.last?.isEmpty == true { questions.removeLast() }
+            guard !questions.isEmpty else {
+                throw UsageError("--questions \(path): no question in it")
+            }
+            for (index, question) in questions.enumerated() {
+                guard !question.isEmpty, question.count <= Polls.questionBytesMax else {
+                    throw UsageError(
+                        "--questions \(path), line \(index + 1): a question has 1 to "
+                            + "\(Polls.questionBytesMax) bytes")
+                }
+            }
+        }
+        let fallback = questions.isEmpty ? (arguments.isSet("--voters") ? 1 : 0) : questions.count
+        let votes = try arguments.number(
+            "--votes", default: UInt64(fallback), in: 0...1_000_000_000)
+        let plan = try VotePlan(
+            voters: arguments.number("--voters", default: 1, in: 1...1_000_000), votes: votes,
+            interval: arguments.milliseconds("--interval", default: 0),
+            deadline: arguments.milliseconds("--vote-deadline", default: 0),
+            questions: questions)
+        return votes > 0 ? plan : nil
+    }
+}

@@ -1,0 +1,162 @@
+import Foundation
+import Testing
+
+private let hasRedisCLI = ["/usr/bin/redis-cli", "/usr/local/bin/redis-cli"].contains {
+    FileManager.default.isExecutableFile(atPath: $0)
+}
+
+extension ProcessSuite {
+    @Suite(.serialized) struct Commands {
+        private func withPair(_ body: (Cluster, RawClient, RawClient) throws -> Void) throws {
+            let cluster = try Cluster()
+            defer { cluster.end() }
+            try cluster.primary()
+            try cluster.backup()
+            try cluster.waitForPair()
+            try body(cluster, RawClient(cluster.ports[0]), RawClient(cluster.ports[1]))
+        }
+
+        @Test func ballots() throws {
+            try withPair { (cluster, primary, backup) throws in
+                #expect(try primary.ask("vote.join ann") == .text("OK"))
+                let other = try RawClient(cluster.ports[0])
+                #expect(try other.ask("VOTE.JOIN ann").code == "NAMEINUSE")
+                #expect(try other.ask("VOTE.JOIN bob") == .text("OK"))
+                #expect(try primary.ask("VOTE.OPEN \"Is it so?\"") == .number(1))
+                #expect(try primary.ask("VOTE.CAST 2 ann yes").code == "NOSUCHVOTE")
+                #expect(try primary.ask("VOTE.CAST 1 eve yes").code == "NOTONROLL")
+                #expect(try primary.ask("VOTE.CAST 1 ann maybe").code == "ERR")
+                #expect(try primary.ask("VOTE.RESULT 1") == .null)
+                #expect(try primary.ask("VOTE.CAST 1 ann yes") == .text("OK"))
+                #expect(try primary.ask("VOTE.CAST 1 ann YES") == .text("OK"))
+                #expect(try primary.ask("VOTE.CAST 1 ann no").code == "ALREADYVOTED")
+                #expect(try other.ask("VOTE.CAST 1 bob no") == .text("OK"))
+                let result = RawClient.Reply.list([.number(1), .number(1), .number(1)])
+                #expect(try primary.ask("VOTE.RESULT 1") == result)
+                #expect(try primary.ask("VOTE.RESULTS 1 COUNT 5") == .list([result]))
+                #expect(try primary.ask("VOTE.CAST 1 ann yes") == .text("OK"))
+                #expect(try primary.ask("VOTE.CAST 1 ann no").code == "ALREADYVOTED")
+                #expect(try primary.ask("VOTE.CAST 1 eve no").code == "CLOSED")
+                #expect(
+                    try backup.ask("VOTE.OPEN x")
+                        == .error("REDIRECT 127.0.0.1:\(cluster.ports[0])"))
+                #expect(try backup.ask("VOTE.CAST 1 ann yes") == .text("HELD"))
+                let view = try backup.ask("VIEW")
+                let same = try primary.ask("VIEW")
+                #expect(view == same)
+            }
+        }
+
+        @Test func callsAreExecutedOnce() throws {
+            try withPair { (_, primary, _) throws in
+                #expect(try primary.ask("CALL 77 2 VOTE.OPEN x").code == "NOSESSION")
+                #expect(try primary.ask("CALL 77 1 VOTE.OPEN x ROLL open") == .number(1))
+                #expect(try primary.ask("CALL 77 1 VOTE.OPEN x ROLL open") == .number(1))
+                #expect(try primary.ask("CALL 77 3 VOTE.OPEN x") == .error("SEQUENCE expected 2"))
+                #expect(try primary.ask("CALL 77 2 VOTE.OPEN y ROLL open") == .number(2))
+                #expect(try primary.ask("CALL 77 3 NONSENSE").code == "ERR")
+            }
+        }
+
+        @Test func pushes() throws {
+            try withPair { (_, primary, _) throws in
+                guard case .list(let hello) = try primary.ask("HELLO 3 SETNAME test") else {
+                    throw Trouble("HELLO")
+                }
+                #expect(hello.contains(.text("pollsrv")))
+                #expect(try primary.ask("VOTE.JOIN ann FROM 1") == .text("OK"))
+                #expect(try primary.ask("VOTE.OPEN x") == .number(1))
+                guard case .push(let asked) = try primary.receive() else { throw Trouble("vote") }
+                #expect(Array(asked.prefix(3)) == [.text("vote"), .number(1), .text("x")])
+                try primary.send(Array("VOTE.CAST 1 ann yes\r\n".utf8))
+                var seen: [RawClient.Reply] = [try primary.receive(), try primary.receive()]
+                seen.removeAll { $0 == .text("OK") }
+                guard case .push(let result) = seen.first else { throw Trouble("\(seen)") }
+                #expect(
+                    Array(result.prefix(4)) == [
+                        .text("result"), .number(1), .number(1), .number(0),
+                    ])
+            }
+        }
+
+        @Test(arguments: [
+            "*1\r\n$99999999\r\n", "*1\r\n:5\r\n", "*99\r\n", "*x\r\n", "*1\r\n$3\r\nabcde\r\n",
+        ])
+        func malformedInputEndsOneConnectionOnly(input: String) throws {
+            try withPair { (cluster, good, _) throws in
+                let bad = try RawClient(cluster.ports[0])
+                #expect(try bad.ask("PING") == .text("PONG"))
+                try bad.send(Array(input.utf8))
+                guard case .error(let text) = try bad.receive() else { throw Trouble("no error") }
+                #expect(text.hasPrefix("ERR protocol error: "))
+                #expect(bad.isClosed())
+                #expect(try good.ask("PING") == .text("PONG"))
+            }
+        }
+
+        @Test func wrongCommandsAreNamed() throws {
+            try withPair { (_, client, _) throws in
+                #expect(try client.ask("NONSENSE") == .error("ERR unknown command 'NONSENSE'"))
+                #expect(try client.ask("VOTE.CAST 1").code == "ERR")
+                #expect(try client.ask("VOTE.JOIN a b c").code == "ERR")
+                #expect(try client.ask("LINK CUT").code == "NOHOOKS")
+                #expect(try client.ask("WITNESS grant 1").code == "ERR")
+                #expect(try client.ask("PEER hello 99").code == "PEER")
+                #expect(client.isClosed())
+            }
+        }
+
+        @Test(.enabled(if: hasRedisCLI, "redis-cli is not installed"))
+        func stockClient() throws {
+            try withPair { (cluster, _, _) throws in
+                func redis(_ words: String...) throws -> String {
+                    let process = Process()
+                    process.executableURL = URL(filePath: "/usr/bin/env")
+                    process.arguments = ["redis-cli", "-3", "-p", "\(cluster.ports[0])"] + words
+                    let pipe = Pipe()
+                    process.standardOutput = pipe
+                    process.standardInput = FileHandle.nullDevice
+                    try process.run()
+                    let data = pipe.fileHandleForReading.readDataToEndOfFile()
+                    process.waitUntilExit()
+                    return String(decoding: data, as: UTF8.self)
+                        .trimmingCharacters(in: .whitespacesAndNewlines)
+                }
+                #expect(try redis("VOTE.JOIN", "ann") == "OK")
+                #expect(try redis("VOTE.OPEN", "a question") == "1")
+                #expect(try redis("VOTE.CAST", "1", "ann", "yes") == "OK")
+                #expect(try redis("VOTE.RESULT", "1").split(separator: "\n").count == 3)
+            }
+        }
+
+        @Test func programsSayWhatIsWrong() throws {
+            let cluster = try Cluster()
+            defer { cluster.end() }
+            func ends(_ program: String, _ arguments: [String], _ code: Int32, _ words: String)
+                throws
+            {
+                let name = "wrong-\(UInt32.random(in: 0 ... .max))"
+                try cluster.start(name, program, arguments)
+                #expect(try cluster.waitForExit(name) == code, "\(program) \(arguments)")
+                let path = cluster.folder.appending(path: "\(name).err").path
+                let text = try String(contentsOfFile: path, encoding: .utf8)
+                #expect(text.contains(words), "\(program) \(arguments) says: \(text)")
+            }
+            try cluster.primary(Cluster.quick + ["--no-restart"])
+            _ = try cluster.eventually("the primary") { cluster.leader }
+            let port = cluster.ports[0]
+            try ends("pollsrv", ["--primary", "--listen", "127.0.0.1:\(port)"], 74, "\(port)")
+            try ends("pollsrv", ["--primary", "--heartbaet", "1s"], 64, "--heartbeat")
+            try ends("pollsrv", ["--backup", "--misses", "0"], 64, "--misses")
+            try ends("pollsrv", ["--primary", "--questions", "/none"], 74, "/none")
+            try ends("pollsrv", [], 64, "--primary")
+            try ends("pollclient", ["--vote", "perhaps"], 64, "yes, no, random, ask")
+            try ends("pollclient", ["--log", "/none/x.log"], 74, "/none/x.log")
+            try ends("pollctl", ["statsu"], 64, "status")
+            try ends("pollctl", ["promote"], 64, "--force")
+            try ends(
+                "pollctl", ["--servers", "127.0.0.1:1", "--timeout", "200ms", "status"], 69,
+                "127.0.0.1:1")
+        }
+    }
+}

@@ -1,0 +1,247 @@
+import Foundation
+import Testing
+
+/// Everything that uses real processes, one after the other: they share two cores.
+@Suite(.serialized) struct ProcessSuite {}
+
+private let autoVotes = ["--voters", "5", "--votes", "1000000", "--interval", "10ms"]
+
+extension ProcessSuite {
+    @Suite(.serialized) struct Failures {
+        /// Runs a scenario on a cluster that is ended whatever happens.
+        private func with(_ body: (Cluster) throws -> Void) throws {
+            let cluster = try Cluster()
+            defer { cluster.end() }
+            try body(cluster)
+        }
+
+        private func startClients(_ cluster: Cluster, votes: Int = 0) throws {
+            for name in Cluster.names { try cluster.client(name, votes: votes) }
+        }
+
+        private func waitForVotes(_ cluster: Cluster, _ count: Int) throws {
+            _ = try cluster.eventually("\(count) results in every log", within: 60) {
+                Cluster.names.allSatisfy { cluster.lines($0).count >= count } ? true : nil
+            }
+        }
+
+        /// Ends the clients in an orderly way and compares what they have.
+        private func endClients(_ cluster: Cluster, atLeast count: Int) throws {
+            for name in Cluster.names { cluster.processes[name]?.terminate() }
+            for name in Cluster.names { #expect(try cluster.waitForExit(name) == 0) }
+            try cluster.checkLogs(atLeast: count)
+        }
+
+        @Test(arguments: ["backup first", "primary first", "primary alone"])
+        func startOrder(order: String) throws {
+            try with { (cluster) throws in
+                let votes = ["--voters", "5", "--votes", "10"]
+                switch order {
+                case "backup first":
+                    try cluster.backup()
+                    usleep(300_000)
+                    try cluster.primary(Cluster.quick + votes)
+                case "primary first":
+                    try cluster.primary(Cluster.quick + votes)
+                    usleep(300_000)
+                    try cluster.backup()
+                default: try cluster.primary(Cluster.quick + votes)
+                }
+                try startClients(cluster, votes: 10)
+                try cluster.waitForPair()
+                for name in Cluster.names { #expect(try cluster.waitForExit(name) == 0) }
+                try cluster.checkLogsEqual(count: 10)
+            }
+        }
+
+        @Test func twentyKills() throws {
+            try with { (cluster) throws in
+                try cluster.primary(Cluster.quick + autoVotes)
+                try cluster.backup()
+                try startClients(cluster)
+                var generator = Seeded(state: 0x1234_5678_9abc)
+                for round in 1...20 {
+                    let leader = try cluster.waitForPair(witnesses: 3)
+                    usleep(UInt32.random(in: 0...150_000, using: &generator))
+                    let victim = Bool.random(using: &generator) ? "primary_pid" : "backup_pid"
+                    guard let pid = leader[victim].flatMap({ Int32($0) }) else {
+                        throw Trouble("round \(round): no \(victim)")
+                    }
+                    kill(pid, SIGKILL)
+                    _ = try cluster.eventually("round \(round): the \(victim) to be replaced") {
+                        () -> Bool? in
+                        guard let now = cluster.leader, now["state"] == "pair",
+                            now["primary_pid"] != "\(pid)", now["backup_pid"] != "\(pid)"
+                        else { return nil }
+                        return true
+                    }
+                }
+                let count = cluster.lines("ann").count
+                try waitForVotes(cluster, count + 5)
+                try endClients(cluster, atLeast: count + 5)
+            }
+        }
+
+        @Test func pausedPrimary() throws {
+            try with { (cluster) throws in
+                let primary = try cluster.primary(Cluster.quick + autoVotes)
+                try cluster.backup()
+                try startClients(cluster)
+                let before = try cluster.waitForPair(witnesses: 3)
+                try waitForVotes(cluster, 5)
+                kill(primary.processIdentifier, SIGSTOP)
+                let after = try cluster.eventually("the backup to take over") {
+                    () -> [String: String]? in
+                    guard let info = try? cluster.info(cluster.ports[1]),
+                        info["mode"] == "primary"
+                    else { return nil }
+                    return info
+                }
+                let count = cluster.lines("ann").count
+                try waitForVotes(cluster, count + 5)
+                kill(primary.processIdentifier, SIGCONT)
+                // It must learn that it is out: as a backup, or by ending because its place is
+                // taken. At no moment may it count a ballot as primary.
+                _ = try cluster.eventually("the old primary to step down") {
+                    if !primary.isRunning { return true }
+                    let info = try? cluster.info(cluster.ports[0])
+                    return info?["mode"] != "primary" ? true : nil
+                }
+                #expect(Int(after["view"] ?? "") ?? 0 > Int(before["view"] ?? "") ?? 0)
+                try cluster.waitForPair()
+                try endClients(cluster, atLeast: count + 5)
+            }
+        }
+
+        @Test func cutAndHeal() throws {
+            try with { (cluster) throws in
+                let flags = [
+                    "--heartbeat", "100ms", "--misses", "5", "--restart-delay", "60s",
+                    "--test-hooks",
+                ]
+                try cluster.primary(flags + autoVotes)
+                try cluster.backup(flags)
+                try startClients(cluster)
+                try cluster.waitForPair(witnesses: 3)
+                for port in cluster.ports {
+                    #expect(try RawClient(port).ask("LINK CUT") == .text("OK"))
+                }
+                let solo = try cluster.eventually("one of them to go on alone") {
+                    () -> [String: String]? in
+                    let infos = cluster.ports.compactMap { try? cluster.info($0) }
+                    let primaries = infos.filter { $0["mode"] == "primary" }
+                    #expect(primaries.count <= 1, "two primaries: \(infos)")
+                    let isOtherOut = infos.contains { $0["mode"] == "joining" }
+                    return primaries.first?["state"] == "solo" && isOtherOut ? primaries[0] : nil
+                }
+                let count = cluster.lines("ann").count
+                try waitForVotes(cluster, count + 5)
+                for port in cluster.ports {
+                    #expect(try RawClient(port).ask("LINK HEAL") == .text("OK"))
+                }
+                let whole = try cluster.waitForPair(witnesses: 3)
+                #expect(whole["primary_pid"] == solo["primary_pid"])
+                try endClients(cluster, atLeast: count + 5)
+            }
+        }
+
+        @Test func switchoverUnderLoad() throws {
+            try with { (cluster) throws in
+                try cluster.primary(Cluster.quick + autoVotes)
+                try cluster.backup()
+                try startClients(cluster)
+                for _ in 0..<6 {
+                    let leader = try cluster.waitForPair(witnesses: 3)
+                    let port = cluster.port(of: leader)
+                    #expect(try RawClient(port).ask("REPLICA SWITCHOVER") == .text("OK"))
+                    _ = try cluster.eventually("the other to lead") {
+                        cluster.leader?["pid"] == leader["backup_pid"] ? true : nil
+                    }
+                }
+                let count = cluster.lines("ann").count
+                try waitForVotes(cluster, count + 5)
+                try endClients(cluster, atLeast: count + 5)
+            }
+        }
+
+        @Test func terminatedPrimaryHandsOver() throws {
+            try with { (cluster) throws in
+                let primary = try cluster.primary(Cluster.quick + autoVotes)
+                let backup = try cluster.backup()
+                try startClients(cluster)
+                try cluster.waitForPair(witnesses: 3)
+                try waitForVotes(cluster, 5)
+                primary.terminate()
+                #expect(try cluster.waitForExit("primary") == 0)
+                _ = try cluster.eventually("the backup to lead and be a pair again") {
+                    let leader = cluster.leader
+                    return leader?["pid"] == "\(backup.processIdentifier)"
+                        && leader?["state"] == "pair" ? true : nil
+                }
+                let count = cluster.lines("ann").count
+                try waitForVotes(cluster, count + 5)
+                try endClients(cluster, atLeast: count + 5)
+            }
+        }
+
+        @Test func heldBallotIsCounted() throws {
+            try with { (cluster) throws in
+                let primary = try cluster.primary()
+                try cluster.backup()
+                try cluster.waitForPair()
+                let first = try RawClient(cluster.ports[0])
+                #expect(try first.ask("VOTE.OPEN question ROLL open") == .number(1))
+                #expect(try first.ask("VOTE.CAST 1 ann yes") == .text("OK"))
+                let second = try RawClient(cluster.ports[1])
+                #expect(try second.ask("VOTE.CAST 1 bob no") == .text("HELD"))
+                kill(primary.processIdentifier, SIGKILL)
+                _ = try cluster.eventually("both ballots at the new primary") {
+                    let list = try? second.ask("VOTE.LIST")
+                    let wanted = RawClient.Reply.list([
+                        .list([.number(1), .text("question"), .text("open"), .number(2)])
+                    ])
+                    return list == wanted ? true : nil
+                }
+                #expect(try second.ask("VOTE.CLOSE 1") == .text("OK"))
+                #expect(
+                    try second.ask("VOTE.RESULT 1") == .list([.number(1), .number(1), .number(1)]))
+            }
+        }
+
+        @Test func tornLogIsMended() throws {
+            try with { (cluster) throws in
+                try cluster.primary(Cluster.quick + ["--voters", "2", "--votes", "8"])
+                try cluster.backup()
+                for name in ["ann", "bob"] { try cluster.client(name, votes: 8) }
+                for name in ["ann", "bob"] { #expect(try cluster.waitForExit(name) == 0) }
+                let url = URL(filePath: cluster.log("ann"))
+                let whole = try Data(contentsOf: url)
+                try whole.dropLast(3).write(to: url)
+                try cluster.client("ann", votes: 8)
+                #expect(try cluster.waitForExit("ann") == 0)
+                try cluster.checkLogsEqual(["ann", "bob"], count: 8)
+                // A log of another service is refused, and left as it is.
+                let foreign = Data("1 7 7\n".utf8)
+                try foreign.write(to: url)
+                try cluster.client("ann", votes: 8)
+                #expect(try cluster.waitForExit("ann") == 74)
+                #expect(try Data(contentsOf: url) == foreign)
+                try Data("2 7 7\n".utf8).write(to: url)
+                try cluster.client("ann", votes: 8)
+                #expect(try cluster.waitForExit("ann") == 74)
+            }
+        }
+    }
+}
+
+/// xorshift64*, from a fixed seed.
+struct Seeded: RandomNumberGenerator {
+    var state: UInt64
+
+    mutating func next() -> UInt64 {
+        state ^= state >> 12
+        state ^= state << 25
+        state ^= state >> 27
+        return state &* 0x2545_f491_4f6c_dd1d
+    }
+}

@@ -1,0 +1,281 @@
+import Replication
+import Wire
+
+/// A few replicas and witnesses whose messages wait in queues until a trace delivers them. Replica
+/// n has instance n, witness `a1` instance 0xa1.
+struct World {
+    private struct Channel: Equatable {
+        var from: Instance
+        var to: Instance
+    }
+
+    private var replicas: [Replica] = []
+    private var witnesses: [Witness] = []
+    private var queue: [(channel: Channel, message: Message)] = []
+    /// Which witness is connected to which replica.
+    private var connections: [(witness: Instance, replica: Instance)] = []
+    private var isDown: [Instance] = []
+    private var links: [Channel] = []
+    /// What was executed, by op: the same everywhere.
+    private var history: [OpNumber: Entry] = [:]
+    private var joins: UInt64 = 0
+    private(set) var output: [String] = []
+
+    /// Carries out one line of a trace and gives what happened.
+    mutating func run(_ line: String) -> [String] {
+        output = []
+        let words = line.split(separator: " ").map(String.init)
+        let numbers = words.dropFirst().map { UInt64($0, radix: 16) ?? 0 }
+        switch words[0] {
+        case "replica":
+            let host = words.count > 2 ? numbers[1] : 1
+            add(numbers[0], host: host)
+        case "witness":
+            witnesses.append(Witness(instance: Instance(numbers[0]), hearingTicksMax: 50))
+        case "link":
+            let ends = (Instance(numbers[0]), Instance(numbers[1]))
+            links += [Channel(from: ends.0, to: ends.1), Channel(from: ends.1, to: ends.0)]
+            both(numbers) { .linkUp($0) }
+        case "cut":
+            links.removeAll {
+                numbers.contains($0.from.rawValue) && numbers.contains($0.to.rawValue)
+            }
+            both(numbers) { .linkDown($0) }
+            let pair = numbers.map { Instance($0) }
+            queue.removeAll { pair.contains($0.channel.from) && pair.contains($0.channel.to) }
+        case "connect": connect(Instance(numbers[0]), numbers.dropFirst().map { Instance($0) })
+        case "disconnect": disconnect(Instance(numbers[0]))
+        case "create": step(numbers[0], .create)
+        case "join":
+            joins += 1
+            step(numbers[0], .join(primary: Instance(numbers[1]), JoinID(joins)))
+        case "propose": propose(numbers[0], count: Int(numbers[1]))
+        case "read": step(numbers[0], .confirmReads)
+        case "handover": step(numbers[0], .handOver)
+        case "force": step(numbers[0], .promoteByForce)
+        case "kill":
+            isDown.append(Instance(numbers[0]))
+            queue.removeAll { $0.channel.to == Instance(numbers[0]) }
+        case "exited": step(numbers[0], .exited(Instance(numbers[1])))
+        case "heard": step(numbers[0], .heard(Instance(numbers[1])))
+        case "tick":
+            for _ in 0..<(Int(words[2]) ?? 0) { tick(words[1]) }
+        case "deliver": deliver(words)
+        case "drop":
+            let channel = channel(words[1])
+            queue.removeAll { $0.channel == channel }
+        case "settle": settle()
+        case "queue":
+            for (channel, message) in queue {
+                output.append("\(channel.from)->\(channel.to) \(text(message))")
+            }
+        case "status": for replica in replicas { output.append(status(replica)) }
+        default: output.append("unknown command '\(words[0])'")
+        }
+        return output
+    }
+
+    private mutating func add(_ number: UInt64, host: UInt64) {
+        let me = Member(
+            id: ReplicaID(id: number), instance: Instance(number),
+            address: Address(host: "h", port: UInt16(number)), host: host, pid: number)
+        replicas.append(
+            Replica(
+                me: me, timing: Timing(suspectTicks: 50, beatTicks: 10), membersMax: 3,
+                seed: number))
+    }
+
+    private mutating func both(_ pair: [UInt64], _ event: (Instance) -> Replica.Event) {
+        step(pair[0], event(Instance(pair[1])))
+        step(pair[1], event(Instance(pair[0])))
+    }
+
+    private mutating func connect(_ witness: Instance, _ to: [Instance]) {
+        for replica in to {
+            connections.append((witness, replica))
+            reportWitnesses(replica)
+            stepWitness(witness, .connected(replica))
+            if let view = replicas.first(where: { $0.me.instance == replica })?.view {
+                stepWitness(witness, .message(.view(view), from: replica))
+            }
+        }
+    }
+
+    private mutating func disconnect(_ witness: Instance) {
+        let gone = connections.filter { $0.witness == witness }
+        connections.removeAll { $0.witness == witness }
+        for connection in gone {
+            stepWitness(witness, .disconnected(connection.replica))
+            reportWitnesses(connection.replica)
+        }
+        queue.removeAll { $0.channel.from == witness || $0.channel.to == witness }
+    }
+
+    private mutating func reportWitnesses(_ replica: Instance) {
+        let here = connections.filter { $0.replica == replica }.map(\.witness).sorted()
+        step(replica.rawValue, .witnesses(here))
+    }
+
+    private mutating func propose(_ number: UInt64, count: Int) {
+        guard let replica = replicas.first(where: { $0.me.instance.rawValue == number }) else {
+            return
+        }
+        guard replica.acceptsRequests else {
+            output.append("\(number) takes no requests")
+            return
+        }
+        var batch = Batch()
+        for index in 0..<count { batch.append(Request(command: [UInt8(index)])) }
+        step(number, .propose(batch, time: 0))
+    }
+
+    private mutating func tick(_ who: String) {
+        for replica in replicas where who == "all" || who == replica.me.instance.description {
+            step(replica.me.instance.rawValue, .tick)
+        }
+        for witness in witnesses where who == "all" || who == witness.instance.description {
+            stepWitness(witness.instance, .tick)
+        }
+    }
+
+    // MARK: Messages
+
+    private func channel(_ text: String) -> Channel {
+        let ends = text.split(separator: "-").map { $0.drop { $0 == ">" } }
+        let instances = ends.compactMap { Instance(text: String($0)) }
+        precondition(instances.count == 2, "channel '\(text)'")
+        return Channel(from: instances[0], to: instances[1])
+    }
+
+    private mutating func deliver(_ words: [String]) {
+        let channel = channel(words[1])
+        guard let index = queue.firstIndex(where: { $0.channel == channel }) else {
+            output.append("nothing waits")
+            return
+        }
+        let message = queue.remove(at: index).message
+        receive(message, channel)
+    }
+
+    private mutating func receive(_ message: Message, _ channel: Channel) {
+        guard !isDown.contains(channel.to) else { return }
+        if witnesses.contains(where: { $0.instance == channel.to }) {
+            stepWitness(channel.to, .message(message, from: channel.from))
+        } else {
+            step(channel.to.rawValue, .message(message, from: channel.from))
+        }
+    }
+
+    /// Delivers until nothing waits, telling only what was executed and entered.
+    private mutating func settle() {
+        var count = 0
+        while !queue.isEmpty {
+            let next = queue.removeFirst()
+            receive(next.message, next.channel)
+            count += 1
+            precondition(count < 10_000, "messages without end")
+        }
+        output.removeAll { $0.contains(" send ") || $0.contains(" append ") }
+    }
+
+    private mutating func step(_ number: UInt64, _ event: Replica.Event) {
+        guard !isDown.contains(Instance(number)),
+            let index = replicas.firstIndex(where: { $0.me.instance.rawValue == number })
+        else { return }
+        var outbox = Outbox()
+        replicas[index].step(event, into: &outbox)
+        replicas[index].checkInvariants()
+        for entry in outbox.records {
+            output.append("\(number) append \(range(entry)) of view \(entry.view)")
+        }
+        for envelope in outbox.send + outbox.sendAfterSync {
+            let channel = Channel(from: Instance(number), to: envelope.to)
+            let isConnected =
+                links.contains(channel)
+                || connections.contains { $0.witness == channel.to && $0.replica == channel.from }
+            guard isConnected else { continue }
+            output.append("\(number) send \(envelope.to) \(text(envelope.message))")
+            queue.append((channel, envelope.message))
+        }
+        for entry in outbox.execute {
+            output.append("\(number) execute \(range(entry))")
+            if let known = history[entry.first], known != entry {
+                output.append("TWO HISTORIES at \(entry.first)")
+            }
+            history[entry.first] = entry
+        }
+        for effect in outbox.effects { carryOut(number, effect) }
+    }
+
+    private mutating func carryOut(_ number: UInt64, _ effect: Effect) {
+        guard let replica = replicas.first(where: { $0.me.instance.rawValue == number }) else {
+            return
+        }
+        switch effect {
+        case .entered(let view): output.append("\(number) entered \(text(view))")
+        case .removed(let view): output.append("\(number) removed by \(text(view))")
+        case .sendState(let to, let join):
+            guard let view = replica.view else { return }
+            let state = Message.state(
+                join, view: view, op: replica.commitMin, piece: 0, pieces: 1, bytes: [])
+            queue.append((Channel(from: Instance(number), to: to), state))
+            output.append("\(number) send \(to) state through \(replica.commitMin)")
+            step(number, .stateSent(to: to, join: join, op: replica.commitMin))
+        case .restore(let op, _): output.append("\(number) restore through \(op)")
+        case .truncated(let op): output.append("\(number) truncated after \(op)")
+        case .joinFailed(let reason, _): output.append("\(number) join failed: \(reason)")
+        case .stalled(let reason): output.append("\(number) stalled: \(reason)")
+        case .stop: output.append("\(number) stop")
+        }
+    }
+
+    private mutating func stepWitness(_ instance: Instance, _ event: Witness.Event) {
+        guard let index = witnesses.firstIndex(where: { $0.instance == instance }) else { return }
+        var outbox = Outbox()
+        witnesses[index].step(event, into: &outbox)
+        for envelope in outbox.send + outbox.sendAfterSync {
+            let isConnected = connections.contains {
+                $0.witness == instance && $0.replica == envelope.to
+            }
+            guard isConnected else { continue }
+            output.append("\(instance) send \(envelope.to) \(text(envelope.message))")
+            queue.append((Channel(from: instance, to: envelope.to), envelope.message))
+        }
+    }
+
+    // MARK: Text
+
+    private func range(_ entry: Entry) -> String {
+        entry.first == entry.last ? "\(entry.first)" : "\(entry.first)-\(entry.last)"
+    }
+
+    private func text(_ view: View) -> String {
+        let backups = view.backups.map { "\($0.instance)" }.joined(separator: ",")
+        let electors = view.electorate.map(\.description).joined(separator: ",")
+        return "view \(view.number) of \(view.primary.instance) [\(backups)] by {\(electors)}"
+    }
+
+    private func text(_ message: Message) -> String {
+        switch message {
+        case .prepare(let view, let entry, let commitMax):
+            "prepare view \(view) ops \(range(entry)) of view \(entry.view) commit \(commitMax)"
+        case .propose(let attempt, let view): "propose \(attempt) \(text(view))"
+        case .view(let view): text(view)
+        case .grant(let number, let attempt, let accepted):
+            "grant \(number) \(attempt)" + (accepted.map { " accepted \($0.attempt)" } ?? "")
+        case .join(let join, _): "join \(join)"
+        case .state: "state"
+        case .commit, .confirm, .prepareOK, .confirmOK, .attach, .witnesses, .seek, .outbid,
+            .accepted, .learnOK, .joinRefused, .leave, .stop, .beat:
+            message.fields.map { String(decoding: $0, as: UTF8.self) }.joined(separator: " ")
+        }
+    }
+
+    private func status(_ replica: Replica) -> String {
+        let role = replica.isPrimary ? "primary" : replica.isMember ? "backup" : "-"
+        let down = isDown.contains(replica.me.instance) ? " down" : ""
+        return
+            "\(replica.me.instance) \(replica.status) \(role) view \(replica.view?.number.rawValue ?? 0)"
+            + " op \(replica.op) commit \(replica.commitMin) probe \(replica.confirmedProbe)\(down)"
+    }
+}
