@@ -19,10 +19,12 @@ extension VoterSession {
         if let index = primaryIndex, links[index].joining != .none {
             send(.leave, on: index, into: &outbox)
         }
-        guard witness.isElector else { return }
         for index in links.indices where links[index].isOpen {
-            // An elector may be the last to know the newest view.
-            if let view = witness.view { send(.witness(.view(view)), on: index, into: &outbox) }
+            // An elector may be the last to know the newest view. One that is none says that it
+            // goes all the same, or it might be made one in place of another that goes too.
+            if witness.isElector, let view = witness.view {
+                send(.witness(.view(view)), on: index, into: &outbox)
+            }
             send(.witness(.leave(instance)), on: index, into: &outbox)
         }
     }
@@ -44,9 +46,9 @@ extension VoterSession {
     /// Says once that no server answers, or that those that answer cannot do it.
     mutating func settleReports(into outbox: inout VoterOutbox) {
         guard phase == .running, let unservedSince else { return }
-        if links.contains(where: \.isOpen) {
+        if let oldest = links.first(where: \.isOpen) {
             guard unservedReport != .noPrimary,
-                isDue(at: unservedSince + Self.noPrimaryMilliseconds)
+                isDue(at: max(unservedSince, oldest.since) + Self.noPrimaryMilliseconds)
             else { return }
             unservedReport = .noPrimary
             let answering = links.filter(\.isOpen).map { $0.aliases[0].description }

@@ -92,7 +92,10 @@ extension VoterSession {
         into outbox: inout VoterOutbox
     ) {
         let isNew = !links[index].isOpen
-        links[index].service = greeting.service
+        if links[index].service != greeting.service {
+            links[index].service = greeting.service
+            links[index].retryAt = 0
+        }
         links[index].instance = greeting.instance
         if greeting.isPrimary, let address = greeting.view?.primary,
             !links[index].aliases.contains(address)

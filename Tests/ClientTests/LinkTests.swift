@@ -1,0 +1,178 @@
+import Testing
+import Wire
+
+@testable import Client
+
+/// Connections: whom the voter dials, when again, and whom it does not trust.
+@Suite struct LinkTests {
+    private let view = VoterView(number: ViewNumber(2), primary: ann, backups: [bob])
+
+    @Test func oneLiveServerIsEnough() throws {
+        var stage = Stage(servers: [cem, bob])
+        #expect(Set(stage.out.dial.map(\.address)) == [cem, bob])
+        try stage.refuse(cem)
+        try stage.accept(bob, view: view)
+        #expect(stage.dialed() == [ann], "the backup names the primary")
+    }
+
+    @Test func seedsAreLeftAloneOnceJoined() throws {
+        var stage = Stage(servers: [cem, ann, bob])
+        try stage.settle()
+        try stage.refuse(cem)
+        stage.wait(10_000)
+        #expect(stage.dialed() == [])
+    }
+
+    @Test func backsOffAndSaysSoOnce() throws {
+        var stage = Stage(servers: [ann])
+        var pauses: [UInt64] = []
+        var last = stage.now
+        while pauses.count < 10 {
+            if stage.out.dial.isEmpty {
+                stage.wait(1)
+                continue
+            }
+            pauses.append(stage.now - last)
+            last = stage.now
+            try stage.refuse(ann)
+        }
+        // The first was at once; then 50 ms doubling to 1 s, give or take a quarter.
+        for (index, pause) in pauses.dropFirst().enumerated() {
+            let full = min(1_000, UInt64(50) << UInt64(index))
+            #expect((full * 3 / 4...full * 5 / 4 + 1).contains(pause), "\(index): \(pause)")
+        }
+        #expect(
+            stage.trouble == [
+                "no server answers (127.0.0.1:7001: connect: Connection refused); trying on"
+            ])
+        while stage.out.dial.isEmpty { stage.wait(1) }
+        try stage.accept(
+            ann, view: VoterView(number: ViewNumber(1), primary: ann, backups: []), isPrimary: true)
+        try stage.ok(ann)
+        #expect(stage.news.last == "127.0.0.1:7001 answers; joined again")
+        #expect(stage.trouble.count == 1)
+    }
+
+    @Test func steadyConnectionIsDialedAgainAtOnce() throws {
+        var stage = Stage()
+        try stage.settle()
+        stage.wait(2_000)
+        try stage.lose(bob)
+        #expect(stage.dialed() == [bob])
+    }
+
+    @Test func twoSpellingsAreOneReplica() throws {
+        let alias = Address(host: "localhost", port: 7001)
+        var stage = Stage(servers: [alias])
+        try stage.accept(alias, view: view, isPrimary: true, instance: 1)
+        #expect(stage.sent(alias) == ["JOIN eve 1"])
+        #expect(stage.dialed() == [bob], "its own word tells where the primary is")
+        // A backup is found out by its instance.
+        var other = Stage(servers: [Address(host: "localhost", port: 7002), ann])
+        let named = Address(host: "localhost", port: 7002)
+        try other.accept(ann, view: view, isPrimary: true)
+        try other.accept(named, view: view, instance: 2)
+        try other.accept(bob, view: view, instance: 2)
+        #expect(other.out.close == [try other.link(bob)])
+        try other.ok(ann)
+        try other.vote(1)
+        #expect(other.sent(named) == ["CAST 1 yes"])
+        other.wait(20_000)
+        #expect(other.dialed() == [], "and is not dialed again")
+    }
+
+    @Test func anotherServiceIsReportedOnceAndNotUsed() throws {
+        var stage = Stage(servers: [ann, bob, cem])
+        try stage.settle()
+        try stage.result(1)
+        stage.write()
+        let theirs = ServiceID(high: 9, low: 9)
+        let newer = VoterView(number: ViewNumber(9), primary: cem, backups: [])
+        try stage.accept(cem, view: newer, isPrimary: true, service: theirs)
+        let message =
+            "127.0.0.1:7003 serves another service (\(theirs)) than this run's (\(ours)); not used"
+        #expect(stage.trouble == [message])
+        #expect(stage.out.close == [try stage.link(cem)])
+        #expect(stage.session.view?.primary == ann)
+        try stage.lose(ann)
+        try stage.lose(bob)
+        for _ in 0..<200 {
+            stage.wait(20)
+            for address in [ann, bob]
+            where stage.out.dial.contains(where: { $0.address == address }) {
+                try stage.refuse(address)
+            }
+            guard stage.out.dial.contains(where: { $0.address == cem }) else { continue }
+            try stage.accept(cem, view: newer, isPrimary: true, service: theirs)
+        }
+        #expect(stage.trouble.filter { $0 == message }.count == 1)
+        #expect(!stage.sent(cem).contains { $0.hasPrefix("JOIN") })
+    }
+
+    @Test func emptyServiceMayBeStartedAnew() throws {
+        var stage = Stage()
+        try stage.settle()
+        try stage.lose(ann)
+        try stage.lose(bob)
+        let theirs = ServiceID(high: 9, low: 9)
+        let fresh = VoterView(number: ViewNumber(1), primary: ann, backups: [])
+        stage.wait(100)
+        try stage.accept(ann, view: fresh, isPrimary: true, service: theirs)
+        #expect(stage.sent(ann) == ["JOIN eve 1"])
+        #expect(stage.session.instance != Instance(0xeee), "its old promises are not kept there")
+    }
+
+    @Test func whatIsNoPollingServerIsReportedOnce() throws {
+        var stage = Stage(servers: [ann])
+        for _ in 0..<100 {
+            stage.wait(20)
+            guard let dial = stage.out.dial.last else { continue }
+            stage.out.dial = []
+            stage.step(.connected(dial.link))
+            stage.step(.malformed(dial.link, DecodeError("no RESP type begins with byte 72")))
+        }
+        #expect(
+            stage.trouble.first
+                == "127.0.0.1:7001 is not a polling server this client understands: no RESP type "
+                + "begins with byte 72")
+        #expect(stage.trouble.count == 2, "once, and once that there is none: \(stage.trouble)")
+    }
+
+    @Test func serverWithoutServiceIsAskedAgain() throws {
+        var stage = Stage()
+        try stage.accept(bob, service: nil)
+        #expect(stage.sent(bob) == [])
+        try stage.accept(ann, view: view, isPrimary: true)
+        try stage.view(2, ann, bob, from: bob)
+        #expect(stage.sent(bob) == ["HELLO eve"])
+        let hello = Stage.hello(view: view, isPrimary: false, instance: 7_002, service: ours)
+        try stage.reply(bob, hello)
+        try stage.ok(ann)
+        try stage.vote(1)
+        #expect(stage.sent(bob) == ["CAST 1 yes"])
+    }
+
+    @Test func silentServerIsPingedAndDropped() throws {
+        var stage = Stage()
+        try stage.settle()
+        stage.wait(500)
+        _ = stage.sent(ann)
+        try stage.reply(ann, .array([]))
+        stage.wait(10_000)
+        #expect(stage.sent(ann) == ["PING"])
+        try stage.reply(ann, .simple("PONG"))
+        stage.wait(10_000)
+        #expect(stage.sent(ann) == ["PING"])
+        stage.wait(10_000)
+        #expect(stage.out.close.contains(try stage.link(ann)))
+    }
+
+    @Test func nothingIsDueWhileAllIsWell() throws {
+        var stage = Stage()
+        try stage.settle()
+        stage.wait(500)
+        try stage.reply(ann, .array([]))
+        let wakeAt = try #require(stage.session.wakeAt)
+        #expect(wakeAt >= stage.now + 9_000, "an idle voter sleeps")
+    }
+}

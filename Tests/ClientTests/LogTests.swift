@@ -1,0 +1,127 @@
+import Linux
+import Testing
+
+@testable import Client
+
+/// The log file, for real.
+@Suite struct LogTests {
+    /// A path that is not there yet.
+    private let path = "/tmp/pollclient-test-\(Entropy.next()).log"
+
+    private func write(_ text: String) throws {
+        let file = try Files.openForAppending(path)
+        try Files.truncate(file.raw, to: 0, path: path)
+        try IO.writeAll(file.raw, Array(text.utf8))
+    }
+
+    private func content() throws -> String {
+        String(decoding: try Files.read(path), as: UTF8.self)
+    }
+
+    /// What opening the log says; the log is closed again.
+    private func open() -> Result<PollResult?, ResultLog.Refusal> {
+        do throws(ResultLog.Refusal) {
+            let log = try ResultLog(path: path)
+            return .success(log.last)
+        } catch {
+            return .failure(error)
+        }
+    }
+
+    @Test func appendsAndResumes() throws {
+        do {
+            var log = try ResultLog(path: path)
+            let found = log.last
+            #expect(found == nil)
+            try log.append(PollResult(id: 1, yes: 3, no: 2))
+            try log.append(PollResult(id: 2, yes: 0, no: 0))
+        }
+        #expect(try content() == "1 3 2\n2 0 0\n")
+        var log = try ResultLog(path: path)
+        let (found, wasTorn) = (log.last, log.wasTorn)
+        #expect(found == PollResult(id: 2, yes: 0, no: 0))
+        #expect(!wasTorn)
+        try log.append(PollResult(id: 3, yes: 1, no: 1))
+        #expect(try content() == "1 3 2\n2 0 0\n3 1 1\n")
+    }
+
+    @Test(arguments: ["2", "2 ", "2 1", "2 1 0", "\0\0\0\0"])
+    func tornLineIsCutOff(tail: String) throws {
+        try write("1 3 2\n" + tail)
+        var log = try ResultLog(path: path)
+        let (found, wasTorn) = (log.last, log.wasTorn)
+        #expect(wasTorn)
+        #expect(found?.id == 1)
+        #expect(try content() == "1 3 2\n")
+        try log.append(PollResult(id: 2, yes: 1, no: 0))
+        #expect(try content() == "1 3 2\n2 1 0\n")
+    }
+
+    @Test func tornFirstLineLeavesAnEmptyLog() throws {
+        try write("1 3")
+        #expect(open() == .success(nil))
+        #expect(try content() == "")
+    }
+
+    @Test(arguments: [
+        ("2 1 1\n", 1), ("1 1 1\n3 1 1\n", 2), ("1 1 1\n1 1 1\n", 2), ("1 1\n", 1),
+        ("1 1 1 1\n", 1), ("1  1 1\n", 1), ("1 1 1 \n", 1), ("01 1 1\n", 1), ("1 -1 1\n", 1),
+        ("1 1 1\n\n2 1 1\n", 2), ("1 1 1\r\n", 1), ("Dear diary", 1), ("\n", 1),
+        ("1 99999999999999999999 1\n", 1),
+    ])
+    func whatIsNoLogIsRefusedAndKept(text: String, line: Int) throws {
+        try write(text)
+        let refusal = "\(path):\(line): not the log of a voter: '\(line) YES NO' expected"
+        #expect(open() == .failure(ResultLog.Refusal(text: refusal)))
+        #expect(try content() == text)
+    }
+
+    @Test func longTextWithoutLinesIsRefused() throws {
+        let text = "1 1 1\n" + String(repeating: "2", count: 100)
+        try write(text)
+        guard case .failure = open() else {
+            Issue.record("taken")
+            return
+        }
+        #expect(try content() == text)
+    }
+
+    @Test func oneClientALog() throws {
+        let log = try ResultLog(path: path)
+        #expect(open() == .failure(ResultLog.Refusal(text: "\(path) is in use by another client")))
+        // Keeps it open until here.
+        let found = log.last
+        #expect(found == nil)
+    }
+
+    @Test func unwritablePathIsNamed() {
+        #expect(throws: ResultLog.Refusal(text: "open /nowhere/at.log: No such file or directory"))
+        {
+            _ = try ResultLog(path: "/nowhere/at.log")
+        }
+    }
+
+    @Test func fullDiskIsReported() throws {
+        var log = try ResultLog(path: "/dev/full")
+        var code: CInt?
+        do {
+            try log.append(PollResult(id: 1, yes: 1, no: 1))
+        } catch {
+            code = error.code
+        }
+        #expect(code == 28, "ENOSPC")
+    }
+
+    @Test func scannerTakesPiecesOfAnySize() throws {
+        let bytes = Array("1 2 3\n2 30 4\n3 0 0\n4 1".utf8)
+        for size in 1...bytes.count {
+            var scanner = LogScanner()
+            for start in stride(from: 0, to: bytes.count, by: size) {
+                try scanner.feed(bytes[start..<min(start + size, bytes.count)])
+            }
+            #expect(scanner.last == PollResult(id: 3, yes: 0, no: 0))
+            #expect(scanner.tail == Array("4 1".utf8))
+            #expect(scanner.wholeBytes == UInt64(bytes.count - 3))
+        }
+    }
+}

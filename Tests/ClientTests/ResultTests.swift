@@ -1,0 +1,183 @@
+import Testing
+import Wire
+
+@testable import Client
+
+/// Results: whatever comes in whatever order, the log gets each once and in order.
+@Suite struct ResultTests {
+    @Test func duplicatesAreDropped() throws {
+        var stage = Stage()
+        try stage.settle()
+        for id: Int64 in [1, 1, 2, 1, 2, 3] { try stage.result(id) }
+        stage.write()
+        #expect(stage.log.map(\.id) == [1, 2, 3])
+    }
+
+    @Test func gapIsAskedForAndClosed() throws {
+        var stage = Stage()
+        try stage.settle()
+        try stage.result(3)
+        try stage.result(2)
+        stage.write()
+        #expect(stage.log.isEmpty)
+        #expect(stage.sent(ann) == [], "it may close by itself")
+        stage.wait(20)
+        #expect(stage.sent(ann) == ["RESULTS 1"])
+        try stage.reply(ann, Self.results(1...3))
+        stage.write()
+        #expect(stage.log.map(\.id) == [1, 2, 3])
+        stage.wait(20_000)
+        #expect(!stage.sent(ann).contains { $0.hasPrefix("RESULTS") })
+    }
+
+    @Test func fullAnswersAreFollowedUp() throws {
+        var stage = Stage()
+        try stage.settle()
+        stage.wait(500)
+        #expect(stage.sent(ann) == ["RESULTS 1"], "a JOIN need not bring all")
+        try stage.reply(ann, Self.results(1...1_000))
+        #expect(stage.sent(ann) == ["RESULTS 1001"])
+        try stage.reply(ann, Self.results(1_001...1_007))
+        #expect(stage.sent(ann) == [])
+        stage.write()
+        #expect(stage.log.map(\.id) == Array(1...1_007))
+    }
+
+    /// Vote 1 may be open for days while others close: that is no reason to ask all the time.
+    @Test func openVoteIsAskedForLessAndLess() throws {
+        var stage = Stage()
+        try stage.settle()
+        stage.wait(500)
+        _ = stage.sent(ann)
+        try stage.reply(ann, Self.results(2...1_001))
+        var questions = 0
+        for _ in 0..<60 {
+            stage.wait(1_000)
+            for command in stage.sent(ann) {
+                if command == "RESULTS 1" {
+                    questions += 1
+                    try stage.reply(ann, Self.results(2...1_001))
+                } else {
+                    try stage.ok(ann)
+                }
+            }
+        }
+        #expect((3...7).contains(questions), "\(questions) in a minute")
+        try stage.result(1)
+        stage.write()
+        #expect(stage.log.map(\.id) == Array(1...1_001))
+    }
+
+    @Test func tooManyEarlyResultsAreAskedForLater() throws {
+        var stage = Stage()
+        try stage.settle()
+        let keptMax = Int64(VoterSession.keptMax)
+        for id in 2...(keptMax + 50) { try stage.result(id) }
+        #expect(stage.session.early.count == VoterSession.keptMax)
+        try stage.result(1)
+        stage.write()
+        #expect(
+            stage.log.count == VoterSession.keptMax + 1 || stage.log.count == VoterSession.keptMax)
+        stage.wait(1_000)
+        #expect(stage.sent(ann).contains { $0.hasPrefix("RESULTS") })
+    }
+
+    @Test func resumesBehindItsLog() throws {
+        let last = PollResult(id: 4, yes: 2, no: 3)
+        var stage = Stage(last: last)
+        let view = VoterView(number: ViewNumber(2), primary: ann, backups: [bob])
+        try stage.accept(ann, view: view, isPrimary: true)
+        #expect(stage.sent(ann) == ["RESULT 4"], "no join before the log is known to be ours")
+        try stage.reply(ann, .error("TRYAGAIN"))
+        stage.wait(30)
+        #expect(stage.sent(ann) == ["RESULT 4"])
+        try stage.reply(ann, .array([4, 2, 3].map { .integer($0) }))
+        #expect(stage.sent(ann) == ["JOIN eve 5"])
+        try stage.ok(ann)
+        try stage.result(4, 2, 3)
+        try stage.result(5)
+        stage.write()
+        #expect(stage.log.map(\.id) == [5])
+    }
+
+    @Test(arguments: [
+        RESPValue.array([4, 2, 2].map { .integer($0) }), .null, .error("NOSUCHVOTE no vote 4"),
+    ])
+    func logOfAnotherServiceIsRefused(answer: RESPValue) throws {
+        var stage = Stage(last: PollResult(id: 4, yes: 2, no: 3))
+        let view = VoterView(number: ViewNumber(2), primary: ann, backups: [bob])
+        try stage.accept(ann, view: view, isPrimary: true)
+        try stage.reply(ann, answer)
+        guard case .io(let text) = stage.ending else {
+            Issue.record("\(String(describing: stage.ending))")
+            return
+        }
+        #expect(text.hasSuffix("eve.log is the log of another service; use another --log"))
+    }
+
+    @Test func fullDiskLosesNothing() throws {
+        var stage = Stage()
+        try stage.settle()
+        try stage.result(1)
+        #expect(stage.out.append.map(\.id) == [1])
+        stage.out.append = []
+        stage.step(.logFailed("write: No space left on device"))
+        #expect(stage.trouble.count == 1)
+        try stage.vote(2)
+        #expect(stage.sent(ann) == ["CAST 2 yes"], "it goes on voting")
+        try stage.result(2)
+        #expect(stage.out.append == [], "nothing is tried before its time")
+        stage.wait(1_000)
+        #expect(stage.out.append.map(\.id) == [1, 2])
+        stage.out.append = []
+        stage.step(.logFailed("write: No space left on device"))
+        #expect(stage.trouble.count == 1, "said once")
+        stage.wait(1_000)
+        stage.write()
+        #expect(stage.log.map(\.id) == [1, 2])
+        #expect(stage.news.last == "eve.log can be written again")
+        try stage.result(3)
+        stage.write()
+        #expect(stage.log.map(\.id) == [1, 2, 3])
+    }
+
+    @Test func unwrittenResultsFailTheRun() throws {
+        var stage = Stage()
+        try stage.settle()
+        try stage.result(1)
+        stage.step(.logFailed("write: No space left on device"))
+        stage.step(.leave)
+        stage.step(.leave)
+        #expect(
+            stage.ending == .io("1 result from vote 1 on could not be written to eve.log"))
+    }
+
+    @Test func endsWhenTheLogHoldsEnough() throws {
+        var stage = Stage(votesMax: 2)
+        try stage.settle()
+        for id: Int64 in 1...3 { try stage.result(id) }
+        #expect(stage.ending == nil)
+        stage.write()
+        #expect(stage.log.map(\.id) == [1, 2], "and no more")
+        #expect(stage.sent(ann) == ["LEAVE"])
+        #expect(stage.ending == nil)
+        try stage.ok(ann)
+        #expect(stage.ending == .done)
+    }
+
+    @Test func fullLogEndsTheRunAtOnce() throws {
+        let stage = Stage(votesMax: 2, last: PollResult(id: 2, yes: 1, no: 1))
+        #expect(stage.ending == .done)
+    }
+
+    @Test func summariesReadWell() {
+        #expect(
+            PollResult(id: 17, yes: 11, no: 9).summary == "vote 17: 11 yes, 9 no (55 % yes)")
+        #expect(PollResult(id: 3, yes: 0, no: 0).summary == "vote 3: no ballots")
+        #expect(PollResult(id: 3, yes: 2, no: 1).summary == "vote 3: 2 yes, 1 no (67 % yes)")
+    }
+
+    private static func results(_ ids: ClosedRange<Int64>) -> RESPValue {
+        .array(ids.map { .array([.integer($0), .integer(1), .integer(0)]) })
+    }
+}
