@@ -197,7 +197,10 @@ package struct ClientLoop: ~Copyable {
     private mutating func flush(_ connection: Connection) {
         guard connection.isConnected else { return }
         switch connection.flush() {
-        case .open: poller.modify(connection.fd, read: true, write: connection.hasOutput)
+        case .open:
+            guard connection.isWatchedForOutput != connection.hasOutput else { return }
+            connection.isWatchedForOutput = connection.hasOutput
+            poller.modify(connection.fd, read: true, write: connection.hasOutput)
         case .ended(let reason): drop(connection, reason)
         }
     }

@@ -9,6 +9,8 @@ final class Connection {
     /// Addresses of the host that are left to be tried, the next one last.
     private var candidates: [String]
     var isConnected = false
+    /// Whether the poller is to tell when there is room for output.
+    var isWatchedForOutput = false
     private var input: [UInt8] = []
     private var taken = 0
     private var output: [UInt8] = []

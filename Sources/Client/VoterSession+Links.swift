@@ -165,9 +165,11 @@ extension VoterSession {
         }
         guard news.number > number else { return }
         let hasNewPrimary = view?.primary != news.primary
+        // A view may differ in its witnesses alone, which is nothing to people.
+        let words = Self.describe(news)
+        outbox.notices.append(view?.members == news.members ? .detail(words) : .news(words))
         view = news
         hint = nil
-        outbox.notices.append(.news(Self.describe(news)))
         for index in links.indices {
             links[index].retries = 0
             links[index].retryAt = 0

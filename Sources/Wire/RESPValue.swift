@@ -15,6 +15,7 @@ package indirect enum RESPValue: Equatable, Sendable {
     package static let depthMax = 16
     package static let itemsMax = 1 << 20
     package static let bytesMax = 64 << 20
+    private static let types = Array("+-:(_#,$=!*%~>".utf8)
 
     /// The text of a simple or bulk string.
     package var text: String? {
@@ -65,6 +66,10 @@ package indirect enum RESPValue: Equatable, Sendable {
         guard depth < depthMax else { throw DecodeError("nested more than \(depthMax) deep") }
         guard position < bytes.count else { return nil }
         let type = bytes[position]
+        // Known at the first byte: what is no RESP may never send a line end to wait for.
+        guard Self.types.contains(type) else {
+            throw DecodeError("no RESP type begins with byte \(type)")
+        }
         guard let line = try Self.line(bytes, position + 1) else { return nil }
         position = line.next
         switch type {

@@ -138,6 +138,13 @@ import Wire
         #expect(stage.trouble.count == 2, "once, and once that there is none: \(stage.trouble)")
     }
 
+    /// A web server's page may come without the line end that RESP waits for.
+    @Test func foreignBytesAreKnownAtTheFirst() {
+        #expect(throws: DecodeError("no RESP type begins with byte 60")) {
+            _ = try RESPValue.parse(Array("<!DOCTYPE HTML>\n".utf8).span, from: 0)
+        }
+    }
+
     @Test func serverWithoutServiceIsAskedAgain() throws {
         var stage = Stage()
         try stage.accept(bob, service: nil)

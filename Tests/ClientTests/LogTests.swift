@@ -1,12 +1,15 @@
+import Glibc
 import Linux
 import Testing
 
 @testable import Client
 
 /// The log file, for real.
-@Suite struct LogTests {
+@Suite final class LogTests {
     /// A path that is not there yet.
     private let path = "/tmp/pollclient-test-\(Entropy.next()).log"
+
+    deinit { unlink(path) }
 
     private func write(_ text: String) throws {
         let file = try Files.openForAppending(path)
