@@ -115,6 +115,8 @@ extension Server {
             case .request, .join: preconditionFailure("op \(waiter.op) was executed unanswered")
             }
             markDirty(connection)
+            // Not only at the turn's end: many large answers at once would hold the loop up.
+            if connection.isOutputFull { dropUnread(connection) }
         }
     }
 
