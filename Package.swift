@@ -48,6 +48,8 @@ let package = Package(
         .testTarget(
             name: "ReplicationTests", dependencies: ["Replication", "Services", "Wire"],
             swiftSettings: strict),
+        .testTarget(
+            name: "ClientTests", dependencies: ["Client", "Wire"], swiftSettings: strict),
         // Drives the programs from outside; it needs them built, and imports nothing of them.
         .testTarget(
             name: "ProcessTests", dependencies: ["pollsrv", "pollclient", "pollctl"],

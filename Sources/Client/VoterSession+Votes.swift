@@ -68,6 +68,8 @@ extension VoterSession {
     ) {
         guard let code = Self.code(value) else {
             connections[index].join = .done
+            // Results of another service would continue this log with other votes.
+            service = service ?? connections[index].service
             askResultsAt = now + 500
             if !hasEverAnswered {
                 hasEverAnswered = true

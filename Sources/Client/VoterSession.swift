@@ -145,6 +145,8 @@ package struct VoterSession: Equatable, Sendable {
         var isConnected = false
         /// The replica at the other end, once it has said hello.
         var instance: Instance?
+        /// The service it says it is in.
+        var service: String?
         var expected: [Expected] = []
         var join = Join.none
     }
@@ -355,6 +357,7 @@ package struct VoterSession: Equatable, Sendable {
             return
         }
         connections[index].instance = instance
+        connections[index].service = value["service"]?.text
         backOffs.removeAll { $0.address == connection.address }
         if isCutOff {
             isCutOff = false
