@@ -114,7 +114,10 @@ extension Server {
     /// Queues a reply behind the turn's requests so far.
     func wait(_ connection: Connection, _ kind: Waiter.Kind) {
         connection.pending += 1
-        if case .read = kind { turnHasReads = true }
+        switch kind {
+        case .read, .rejoin: turnHasReads = true
+        case .request, .join, .reply, .joined, .bytes: break
+        }
         turnWaiters.append(
             Waiter(connection: connection, op: UInt64(batch.count), probe: 0, kind: kind))
     }
@@ -229,7 +232,8 @@ extension Server {
             replyOK(connection)
             step(.handOver)
         case "STOP":
-            if !isPrimary, replica.isMember, replica.view.map({ links[$0.primary.instance] }) != nil
+            if !isPrimary, replica.isMember, let view = replica.view,
+                links[view.primary.instance] != nil
             {
                 replyError(connection, redirectError)
                 return

@@ -47,7 +47,10 @@ extension Server {
         let probe = turnHasReads ? replica.probe : 0
         for var waiter in turnWaiters {
             waiter.op += base
-            if case .read = waiter.kind { waiter.probe = probe }
+            switch waiter.kind {
+            case .read, .rejoin: waiter.probe = probe
+            case .request, .join, .reply, .joined, .bytes: break
+            }
             waiters.append(waiter)
         }
         turnWaiters.removeAll(keepingCapacity: true)
@@ -74,7 +77,8 @@ extension Server {
         case .bytes(let bytes): connection.write(bytes)
         case .reply(let reply), .joined(let reply, _, _):
             connection.write { reply.encode(into: &$0) }
-        case .request, .join, .read: connection.write { RESP.error(text, into: &$0) }
+        case .request, .join, .rejoin, .read:
+            connection.write { RESP.error(text, into: &$0) }
         }
         markDirty(connection)
     }
@@ -110,11 +114,16 @@ extension Server {
             case .joined(let reply, let voter, let from):
                 connection.write { reply.encode(into: &$0) }
                 if case .ok = reply { admitVoter(connection, voter, from: from) }
+            case .rejoin(let voter, let from):
+                connection.write(RESP.ok)
+                admitVoter(connection, voter, from: from)
             case .read(let read): answer(read, connection)
             case .bytes(let bytes): connection.write(bytes)
             case .request, .join: preconditionFailure("op \(waiter.op) was executed unanswered")
             }
             markDirty(connection)
+            // Not only at the turn's end: many large answers at once would hold the loop up.
+            if connection.isOutputFull { dropUnread(connection) }
         }
     }
 
@@ -170,7 +179,7 @@ extension Server {
         for waiter in waiters.removeAll() {
             switch waiter.kind {
             case .request, .join: kept.append(waiter)
-            case .reply, .joined, .read, .bytes: refuse(waiter, redirectError)
+            case .rejoin, .reply, .joined, .read, .bytes: refuse(waiter, redirectError)
             }
         }
         for waiter in kept { waiters.append(waiter) }

@@ -230,7 +230,9 @@ extension Server {
 
     func onReplicaCommand(_ arguments: borrowing CommandArguments, _ connection: Connection) {
         guard arguments.equals(0, "peer"), arguments.count >= 2 else {
-            let text = String(arguments.text(0).prefix(80))
+            var words: [String] = []
+            for index in 0..<arguments.count { words.append(arguments.text(index)) }
+            let text = String(words.joined(separator: " ").prefix(200))
             if case .dialing(let address) = connection.kind {
                 log.warnOnce("\(address) is no pollsrv that would have us: it answered '\(text)'")
             } else {

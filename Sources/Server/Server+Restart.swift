@@ -13,7 +13,7 @@ struct Restart {
     var partner: Member?
 
     /// A `--primary` alone gives a backup started by hand this time to appear.
-    static let graceNanoseconds: UInt64 = 2_000_000_000
+    static let graceNanoseconds: UInt64 = 3_000_000_000
     /// How long after a loss the proof of the process's end may take.
     static let proofNanoseconds: UInt64 = 300_000_000
     static let delayMax: UInt64 = 10_000_000_000

@@ -235,21 +235,11 @@ extension Server {
         let isKnown = executor.service.voterPlace(name).map(executor.service.isJoined) ?? false
         if isKnown {
             // Nothing to be written: the name is on the roll, only the connection is new.
-            admitVoterInOrder(connection, name, from: from)
+            wait(connection, .rejoin(voter: name, from: from))
             return
         }
         batch.append(Request(command: PollCommand.join(voter: name).encode()))
         wait(connection, .join(voter: name, from: from))
-    }
-
-    private func admitVoterInOrder(_ connection: Connection, _ name: [UInt8], from: UInt64?) {
-        // As a read, so that the results that follow are none that a later primary does not know.
-        connection.pending += 1
-        turnHasReads = true
-        turnWaiters.append(
-            Waiter(
-                connection: connection, op: UInt64(batch.count), probe: 0,
-                kind: .joined(.ok, voter: name, from: from)))
     }
 
     func voterConnection(_ name: [UInt8]) -> Connection? {

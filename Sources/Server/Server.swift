@@ -33,7 +33,8 @@ package final class Server {
     let chunk: UnsafeMutableRawBufferPointer
     var parser = CommandParser()
     let descriptorsMax: Int
-    var isAcceptPaused = false
+    /// How many connections there were when the descriptors ran out; nil while they suffice.
+    var acceptPausedAt: Int?
 
     /// The turn's requests, and who waits for them; `op` counts from the batch's start.
     var batch = Batch()
@@ -159,8 +160,8 @@ package final class Server {
         tickRestart()
         tickDriver()
         tickStopping()
-        if isAcceptPaused, connectionCount + 64 < descriptorsMax {
-            isAcceptPaused = false
+        if let count = acceptPausedAt, connectionCount < count {
+            acceptPausedAt = nil
             poller.modify(listener.raw, read: true, write: false)
             log.info("accepting connections again")
         }
@@ -180,7 +181,7 @@ package final class Server {
                     return
                 }
                 // Waiting in the backlog costs nobody anything; spinning on the refusal would.
-                isAcceptPaused = true
+                acceptPausedAt = connectionCount
                 poller.modify(listener.raw, read: false, write: false)
                 log.warning(
                     "out of descriptors (\(connectionCount) connections, limit \(descriptorsMax)):"
@@ -330,10 +331,7 @@ package final class Server {
                 continue
             }
             if connection.isOutputFull {
-                log.warning(
-                    "connection \(connection.number) (\(connection.name)) does not read: "
-                        + "\(connection.outputCount) bytes wait for it; dropped")
-                close(connection)
+                dropUnread(connection)
                 continue
             }
             let wantsWrite = connection.outputCount > 0
@@ -349,6 +347,13 @@ package final class Server {
             }
         }
         dirty.removeAll(keepingCapacity: true)
+    }
+
+    func dropUnread(_ connection: Connection) {
+        log.warning(
+            "connection \(connection.number) (\(connection.name)) does not read: "
+                + "\(connection.outputCount) bytes wait for it; dropped")
+        close(connection)
     }
 
     func close(_ connection: Connection) {

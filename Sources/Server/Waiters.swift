@@ -7,6 +7,9 @@ struct Waiter {
         case request
         /// As `request`, for a voter who joins: results from the given vote on follow the reply.
         case join(voter: [UInt8], from: UInt64?)
+        /// A voter who is on the roll already joins on another connection: nothing is written, but
+        /// as for a read the view must stand.
+        case rejoin(voter: [UInt8], from: UInt64?)
         /// A request that has been executed.
         case reply(Reply)
         case joined(Reply, voter: [UInt8], from: UInt64?)
@@ -63,7 +66,7 @@ struct Waiters {
                     items[cursor].kind = .joined(reply, voter: voter, from: from)
                     cursor += 1
                     return nil
-                case .reply, .joined, .read, .bytes: break
+                case .rejoin, .reply, .joined, .read, .bytes: break
                 }
             }
             cursor += 1

@@ -61,6 +61,13 @@ struct World {
         case "tick":
             for _ in 0..<(Int(words[2]) ?? 0) { tick(words[1]) }
         case "deliver": deliver(words)
+        case "late":
+            // What a newer connection brought overtakes what is left of an older one.
+            let channel = channel(words[1])
+            if let index = queue.lastIndex(where: { $0.channel == channel }) {
+                queue.insert(queue.remove(at: index), at: 0)
+            }
+            deliver(words)
         case "drop":
             let channel = channel(words[1])
             queue.removeAll { $0.channel == channel }
