@@ -30,6 +30,8 @@ extension VoterSession {
             keep(result)
             return
         }
+        // With no room left, later ones may have been turned away.
+        if early.count == Self.keptMax { askResults(in: 0) }
         take(result, into: &outbox)
         var ready = 0
         while ready < early.count, early[ready].id == nextResult, unwritten.count < Self.keptMax {
