@@ -189,6 +189,7 @@ extension Server {
         log.mode = "backup"
         driver.membersSeen = []
         driver.hasEntered = false
+        driver.isLeading = false
         log.info(
             "mode is now backup: view \(view.number) of primary \(view.primary.id) at "
                 + "\(view.primary.address) goes on without this replica")

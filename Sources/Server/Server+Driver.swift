@@ -8,6 +8,8 @@ import Wire
 struct Driver {
     var membersSeen: [Member] = []
     var hasEntered = false
+    /// Whether this replica led in the view before, too.
+    var isLeading = false
     /// Open votes and when this replica learned that they were open.
     var openedAt: [(vote: UInt64, at: UInt64)] = []
     var closedAt: UInt64 = 0
@@ -79,8 +81,13 @@ extension Server {
         driver.plannedProposed = 0
         driver.closeProposed = []
         driver.isDirty = true
-        driver.nextAbsenceCheck = now + Self.absenceGraceNanoseconds(settings)
+        defer { driver.isLeading = isPrimary }
         guard isPrimary else { return }
+        if !driver.isLeading {
+            // Its voters have yet to come over from the old primary.
+            driver.nextAbsenceCheck = now + 1_000_000_000
+            driver.absentSeconds = []
+        }
         let ballots = held.takeAll(executor.service)
         if !ballots.isEmpty { log.info("proposing \(ballots.count) ballots that were held here") }
         for ballot in ballots {
