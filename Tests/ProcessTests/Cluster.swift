@@ -12,9 +12,14 @@ struct Trouble: Error, CustomStringConvertible {
 /// `end()` leaves none of them behind, replacements that the servers started included.
 final class Cluster {
     let folder: URL
+    /// Of the two servers that tests start; a replacement may listen elsewhere.
     let ports: [UInt16]
     private(set) var processes: [String: Process] = [:]
     private var order: [String] = []
+    /// Where any replica was ever said to listen, `ports` first.
+    private var knownPorts: [UInt16]
+    /// The instance that said it was primary, by view: for ever the same one.
+    private var primaries: [Int: String] = [:]
 
     static let binaries: URL = {
         for argument in CommandLine.arguments where argument.contains(".xctest") {
@@ -30,10 +35,12 @@ final class Cluster {
     }()
 
     init() throws {
-        folder = FileManager.default.temporaryDirectory.appending(
+        let url = FileManager.default.temporaryDirectory.appending(
             path: "pollsrv-test-\(UInt32.random(in: 0 ... .max))")
-        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        try FileManager.default.createDirectory(at: url, withIntermediateDirectories: true)
+        folder = url.resolvingSymlinksInPath()
         ports = try Self.freePorts(2)
+        knownPorts = ports
     }
 
     var servers: String { ports.map { "127.0.0.1:\($0)" }.joined(separator: ",") }
@@ -43,12 +50,21 @@ final class Cluster {
     // MARK: Processes
 
     @discardableResult
-    func start(_ name: String, _ program: String, _ arguments: [String]) throws -> Process {
+    func start(_ name: String, _ program: String, _ arguments: [String], input: String? = nil)
+        throws -> Process
+    {
         let process = Process()
-        process.executableURL = Self.binaries.appending(path: program)
+        process.executableURL =
+            program.hasPrefix("/")
+            ? URL(filePath: program) : Self.binaries.appending(path: program)
         process.arguments = arguments
         process.currentDirectoryURL = folder
         process.standardInput = FileHandle.nullDevice
+        if let input {
+            let url = folder.appending(path: "\(name).in")
+            try Data(input.utf8).write(to: url)
+            process.standardInput = try FileHandle(forReadingFrom: url)
+        }
         process.standardOutput = try file("\(name).out")
         process.standardError = try file("\(name).err")
         try process.run()
@@ -98,45 +114,59 @@ final class Cluster {
         return text.split(separator: "\n").map(String.init)
     }
 
-    /// Ends all that was started here and all that it started, by process number.
+    /// What a program has said, `.out` or `.err`.
+    func said(_ name: String, _ suffix: String) -> String {
+        let path = folder.appending(path: "\(name).\(suffix)").path
+        return (try? String(contentsOfFile: path, encoding: .utf8)) ?? ""
+    }
+
+    /// Ends all that was started here and all that it started: whoever works in our folder. It is
+    /// looked for until there is none, as one that is being killed may just have started another.
     func end() {
-        var pids = processes.values.filter(\.isRunning).map(\.processIdentifier)
-        for port in ports {
-            guard let info = try? info(port) else { continue }
-            for key in ["pid", "primary_pid", "backup_pid"] {
-                if let pid = info[key].flatMap({ Int32($0) }), pid > 1 { pids.append(pid) }
-            }
+        let deadline = Date().addingTimeInterval(5)
+        while Date() < deadline {
+            let pids = inhabitants
+            if pids.isEmpty { break }
+            for pid in pids { kill(pid, SIGKILL) }
+            usleep(5_000)
         }
-        for pid in pids { kill(pid, SIGCONT) }
-        for pid in pids { kill(pid, SIGKILL) }
-        // A replacement that was just being started names this cluster's port as its peer.
-        for pid in Self.children(naming: ports) { kill(pid, SIGKILL) }
+        let left = inhabitants
+        #expect(left.isEmpty, "processes that cannot be ended: \(left)")
         try? FileManager.default.removeItem(at: folder)
     }
 
-    /// pollsrv processes whose arguments hold one of our ports.
-    private static func children(naming ports: [UInt16]) -> [Int32] {
+    /// The processes whose working folder is ours; a zombie has none.
+    private var inhabitants: [Int32] {
         let entries = (try? FileManager.default.contentsOfDirectory(atPath: "/proc")) ?? []
         return entries.compactMap { Int32($0) }.filter { pid in
-            guard let data = FileManager.default.contents(atPath: "/proc/\(pid)/cmdline") else {
-                return false
-            }
-            let text = String(decoding: data, as: UTF8.self)
-            return text.contains("pollsrv")
-                && ports.contains { text.contains("127.0.0.1:\($0)\0") }
+            let link = try? FileManager.default.destinationOfSymbolicLink(
+                atPath: "/proc/\(pid)/cwd")
+            return link == folder.path
         }
     }
 
     // MARK: Questions
 
-    /// `INFO pollsrv` as keys and values.
+    /// `INFO pollsrv` as keys and values. Fails the test if two replicas ever say that they are
+    /// primary in the same view.
     func info(_ port: UInt16) throws -> [String: String] {
-        let client = try RawClient(port)
+        let client = try RawClient(port, seconds: 1)
         guard case .text(let text) = try client.ask("INFO pollsrv") else { throw Trouble("INFO") }
         var values: [String: String] = [:]
         for line in text.split(separator: "\r\n") {
             let parts = line.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
             if parts.count == 2 { values[String(parts[0])] = String(parts[1]) }
+        }
+        for key in ["primary_address", "backup_address"] {
+            let port = port(of: values, key)
+            if port != 0, !knownPorts.contains(port) { knownPorts.append(port) }
+        }
+        if values["mode"] == "primary", let instance = values["instance"],
+            let view = values["view"].flatMap({ Int($0) })
+        {
+            let known = primaries[view]
+            #expect(known == nil || known == instance, "two primaries in view \(view)\n\(words)")
+            primaries[view] = instance
         }
         return values
     }
@@ -144,15 +174,15 @@ final class Cluster {
     /// What the primary with the highest view says; nil while there is none.
     var leader: [String: String]? {
         var best: [String: String]?
-        for port in ports {
+        for port in knownPorts {
             guard let info = try? info(port), info["mode"] == "primary" else { continue }
             if Int(info["view"] ?? "") ?? 0 > Int(best?["view"] ?? "") ?? 0 { best = info }
         }
         return best
     }
 
-    func port(of info: [String: String]) -> UInt16 {
-        info["address"].flatMap { $0.split(separator: ":").last }.flatMap { UInt16($0) } ?? 0
+    func port(of info: [String: String], _ key: String = "address") -> UInt16 {
+        info[key].flatMap { $0.split(separator: ":").last }.flatMap { UInt16($0) } ?? 0
     }
 
     @discardableResult
@@ -180,9 +210,7 @@ final class Cluster {
     /// The ends of all messages.
     var words: String {
         order.map { name in
-            let path = folder.appending(path: "\(name).err").path
-            let text = (try? String(contentsOfFile: path, encoding: .utf8)) ?? ""
-            let tail = text.split(separator: "\n").suffix(25).joined(separator: "\n")
+            let tail = said(name, "err").split(separator: "\n").suffix(25).joined(separator: "\n")
             return "--- \(name)\n\(tail)"
         }.joined(separator: "\n")
     }
@@ -194,26 +222,35 @@ final class Cluster {
         }
     }
 
-    /// Every log holds the votes from 1 on, each once, and is a beginning of the longest.
-    func checkLogs(_ names: [String] = names, atLeast count: Int = 1) throws {
-        let logs = names.map { lines($0) }
-        let longest = logs.max { $0.count < $1.count } ?? []
-        let votes = longest.map { Int($0.split(separator: " ")[0]) ?? 0 }
-        #expect(votes == Array(1...max(1, votes.count)), "gap or repeat")
+    /// Every log holds the votes from 1 on, each once, and is byte for byte a beginning of the
+    /// longest. With `ballots`, each of the first `count` votes has that many: none was lost.
+    func checkLogs(_ names: [String] = names, atLeast count: Int = 1, ballots: Int? = nil) {
+        let logs = names.map { FileManager.default.contents(atPath: log($0)) ?? Data() }
+        let longest = logs.max { $0.count < $1.count } ?? Data()
+        let lines = String(decoding: longest, as: UTF8.self).split(
+            separator: "\n", omittingEmptySubsequences: false)
+        #expect(lines.last == "", "a torn last line")
+        for (index, line) in lines.dropLast().enumerated() {
+            let numbers = line.split(separator: " ").compactMap { Int($0) }
+            guard numbers.count == 3, line == "\(index + 1) \(numbers[1]) \(numbers[2])" else {
+                Issue.record("gap, repeat or nonsense in line \(index + 1): '\(line)'\n\(words)")
+                return
+            }
+            guard let ballots, index < count else { continue }
+            #expect(numbers[1] + numbers[2] == ballots, "ballots lost: '\(line)'\n\(words)")
+        }
         for (name, log) in zip(names, logs) {
-            #expect(log.count >= count, "\(name) has \(log.count) results, expected \(count)")
-            #expect(log == Array(longest.prefix(log.count)), "the log of \(name) differs")
+            let votes = log.count { $0 == 10 }
+            #expect(votes >= count, "\(name) has \(votes) results, not \(count)\n\(words)")
+            #expect(log.isEmpty || log.last == 10, "the log of \(name) has a torn line")
+            #expect(longest.starts(with: log), "the log of \(name) differs\n\(words)")
         }
     }
 
-    /// All clients' logs byte for byte.
-    func checkLogsEqual(_ names: [String] = names, count: Int) throws {
-        let first = FileManager.default.contents(atPath: log(names[0]))
-        for name in names {
-            #expect(FileManager.default.contents(atPath: log(name)) == first, "\(name) differs")
-        }
-        try checkLogs(names, atLeast: count)
-        #expect(lines(names[0]).count == count)
+    /// All clients' logs byte for byte, with the votes 1 to `count`.
+    func checkLogsEqual(_ names: [String] = names, count: Int) {
+        checkLogs(names, atLeast: count, ballots: names.count)
+        for name in names { #expect(lines(name).count == count, "\(name)") }
     }
 
     static func freePorts(_ count: Int) throws -> [UInt16] {
