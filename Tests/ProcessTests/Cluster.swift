@@ -158,8 +158,8 @@ final class Cluster {
             if parts.count == 2 { values[String(parts[0])] = String(parts[1]) }
         }
         for key in ["primary_address", "backup_address"] {
-            let port = port(of: values, key)
-            if port != 0, !knownPorts.contains(port) { knownPorts.append(port) }
+            let place = self.port(of: values, key)
+            if place != 0, !knownPorts.contains(place) { knownPorts.append(place) }
         }
         if values["mode"] == "primary", let instance = values["instance"],
             let view = values["view"].flatMap({ Int($0) })

@@ -80,16 +80,24 @@ extension ProcessSuite {
         }
 
         @Test(arguments: [
-            "*1\r\n$99999999\r\n", "*1\r\n:5\r\n", "*99\r\n", "*x\r\n", "*1\r\n$3\r\nabcde\r\n",
+            ("oversized bulk", "*1\r\n$99999999\r\n"), ("not a bulk", "*1\r\n:5\r\n"),
+            ("negative bulk", "*1\r\n$-1\r\n"), ("bulk of 64 KiB", "*1\r\n$65536\r\n"),
+            ("99 arguments", "*99\r\n"), ("33 arguments", "*33\r\n"), ("no number", "*x\r\n"),
+            ("bulk too long for its length", "*1\r\n$3\r\nabcde\r\n"),
+            ("open quotes", "PING \"\r\n"),
+            ("endless line", String(repeating: "x", count: 70_000)),
         ])
-        func malformedInputEndsOneConnectionOnly(input: String) throws {
+        func malformedInputEndsOneConnectionOnly(what: String, input: String) throws {
             try withPair { (cluster, good, _) throws in
                 let bad = try RawClient(cluster.ports[0])
                 #expect(try bad.ask("PING") == .text("PONG"))
+                // The other one is in the middle of a command.
+                try good.send(Array("*2\r\n$4\r\nECHO\r\n$5\r\nhe".utf8))
                 try bad.send(Array(input.utf8))
                 guard case .error(let text) = try bad.receive() else { throw Trouble("no error") }
-                #expect(text.hasPrefix("ERR protocol error: "))
-                #expect(bad.isClosed())
+                #expect(text.hasPrefix("ERR protocol error: "), "\(what)")
+                #expect(bad.isClosed(), "\(what)")
+                #expect(try good.ask("llo") == .text("hello"))
                 #expect(try good.ask("PING") == .text("PONG"))
             }
         }
@@ -109,23 +117,24 @@ extension ProcessSuite {
         @Test(.enabled(if: hasRedisCLI, "redis-cli is not installed"))
         func stockClient() throws {
             try withPair { (cluster, _, _) throws in
-                func redis(_ words: String...) throws -> String {
-                    let process = Process()
-                    process.executableURL = URL(filePath: "/usr/bin/env")
-                    process.arguments = ["redis-cli", "-3", "-p", "\(cluster.ports[0])"] + words
-                    let pipe = Pipe()
-                    process.standardOutput = pipe
-                    process.standardInput = FileHandle.nullDevice
-                    try process.run()
-                    let data = pipe.fileHandleForReading.readDataToEndOfFile()
-                    process.waitUntilExit()
-                    return String(decoding: data, as: UTF8.self)
-                        .trimmingCharacters(in: .whitespacesAndNewlines)
-                }
-                #expect(try redis("VOTE.JOIN", "ann") == "OK")
-                #expect(try redis("VOTE.OPEN", "a question") == "1")
-                #expect(try redis("VOTE.CAST", "1", "ann", "yes") == "OK")
-                #expect(try redis("VOTE.RESULT", "1").split(separator: "\n").count == 3)
+                // One session, as at its prompt.
+                let lines = [
+                    "VOTE.JOIN ann", "VOTE.OPEN \"a question\"", "VOTE.CAST 1 ann yes",
+                    "VOTE.RESULT 1", "VOTE.CAST 1 ann no", "PING",
+                ]
+                try cluster.start(
+                    "redis", "/usr/bin/env", ["redis-cli", "-p", "\(cluster.ports[0])"],
+                    input: lines.map { $0 + "\n" }.joined())
+                #expect(try cluster.waitForExit("redis") == 0)
+                let said = cluster.said("redis", "out").split(separator: "\n").map(String.init)
+                #expect(Array(said.prefix(6)) == ["OK", "1", "OK", "1", "1", "0"])
+                #expect(said.dropFirst(6).first?.hasPrefix("ALREADYVOTED") == true)
+                #expect(said.last == "PONG")
+                try cluster.start(
+                    "redis3", "/usr/bin/env",
+                    ["redis-cli", "-3", "-p", "\(cluster.ports[0])", "HELLO", "3"])
+                #expect(try cluster.waitForExit("redis3") == 0)
+                #expect(cluster.said("redis3", "out").contains("pollsrv"))
             }
         }
 
@@ -138,14 +147,14 @@ extension ProcessSuite {
                 let name = "wrong-\(UInt32.random(in: 0 ... .max))"
                 try cluster.start(name, program, arguments)
                 #expect(try cluster.waitForExit(name) == code, "\(program) \(arguments)")
-                let path = cluster.folder.appending(path: "\(name).err").path
-                let text = try String(contentsOfFile: path, encoding: .utf8)
+                let text = cluster.said(name, "err")
                 #expect(text.contains(words), "\(program) \(arguments) says: \(text)")
             }
             try cluster.primary(Cluster.quick + ["--no-restart"])
             _ = try cluster.eventually("the primary") { cluster.leader }
             let port = cluster.ports[0]
-            try ends("pollsrv", ["--primary", "--listen", "127.0.0.1:\(port)"], 74, "\(port)")
+            let own = "127.0.0.1:\(port)"
+            try ends("pollsrv", ["--primary", "--listen", own], 74, own)
             try ends("pollsrv", ["--primary", "--heartbaet", "1s"], 64, "--heartbeat")
             try ends("pollsrv", ["--backup", "--misses", "0"], 64, "--misses")
             try ends("pollsrv", ["--primary", "--questions", "/none"], 74, "/none")

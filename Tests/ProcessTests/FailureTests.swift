@@ -61,22 +61,25 @@ extension ProcessSuite {
             }
         }
 
+        /// POLLSRV_TEST_SEED=8841 gives another course of the kills.
         @Test func twentyKills() throws {
+            let named = ProcessInfo.processInfo.environment["POLLSRV_TEST_SEED"]
+            let seed = named.flatMap { UInt64($0) } ?? 0x1234_5678_9abc
             try with { (cluster) throws in
                 try cluster.primary(Cluster.quick + autoVotes)
                 try cluster.backup()
                 try startClients(cluster)
-                var generator = Seeded(state: 0x1234_5678_9abc)
+                var generator = Seeded(state: max(1, seed))
                 for round in 1...20 {
                     let leader = try cluster.waitForPair(witnesses: 3)
                     usleep(UInt32.random(in: 0...150_000, using: &generator))
                     let victim = Bool.random(using: &generator) ? "primary_pid" : "backup_pid"
                     guard let pid = leader[victim].flatMap({ Int32($0) }) else {
-                        throw Trouble("round \(round): no \(victim)")
+                        throw Trouble("seed \(seed), round \(round): no \(victim)")
                     }
-                    kill(pid, SIGKILL)
-                    _ = try cluster.eventually("round \(round): the \(victim) to be replaced") {
-                        () -> Bool? in
+                    #expect(kill(pid, SIGKILL) == 0)
+                    let what = "seed \(seed), round \(round): the \(victim) to be replaced"
+                    _ = try cluster.eventually(what) { () -> Bool? in
                         guard let now = cluster.leader, now["state"] == "pair",
                             now["primary_pid"] != "\(pid)", now["backup_pid"] != "\(pid)"
                         else { return nil }
@@ -94,6 +97,8 @@ extension ProcessSuite {
                 try startClients(cluster)
                 let before = try cluster.waitForPair(witnesses: 3)
                 try waitForVotes(cluster, 5)
+                let late = try RawClient(cluster.ports[0])
+                #expect(try late.ask("PING") == .text("PONG"))
                 kill(primary.processIdentifier, SIGSTOP)
                 let after = try cluster.eventually("the backup to take over") {
                     () -> [String: String]? in
@@ -104,16 +109,25 @@ extension ProcessSuite {
                 }
                 let count = cluster.lines("ann").count
                 try waitForVotes(cluster, count + 5)
+                // These reach it before it can know that it is out: neither a read nor a write may
+                // be answered as by a primary.
+                try late.send(Array("VOTE.RESULTS 1\r\nVOTE.OPEN late ROLL open\r\n".utf8))
                 kill(primary.processIdentifier, SIGCONT)
+                for _ in 0..<2 {
+                    guard let reply = try? late.receive() else { break }
+                    #expect(["REDIRECT", "TRYAGAIN"].contains(reply.code), "\(reply)")
+                }
                 // It must learn that it is out: as a backup, or by ending because its place is
-                // taken. At no moment may it count a ballot as primary.
+                // taken.
                 _ = try cluster.eventually("the old primary to step down") {
                     if !primary.isRunning { return true }
                     let info = try? cluster.info(cluster.ports[0])
                     return info?["mode"] != "primary" ? true : nil
                 }
                 #expect(Int(after["view"] ?? "") ?? 0 > Int(before["view"] ?? "") ?? 0)
-                try cluster.waitForPair()
+                let leader = try cluster.waitForPair()
+                let list = try RawClient(cluster.port(of: leader)).ask("VOTE.LIST COUNT 10000")
+                #expect(!"\(list)".contains("late"), "a vote that no view has agreed on")
                 try endClients(cluster)
             }
         }
@@ -134,19 +148,25 @@ extension ProcessSuite {
                 let solo = try cluster.eventually("one of them to go on alone") {
                     () -> [String: String]? in
                     let infos = cluster.ports.compactMap { try? cluster.info($0) }
+                    // Asked one after the other, both may lead, but not in one view: see `info`.
                     let primaries = infos.filter { $0["mode"] == "primary" }
-                    #expect(primaries.count <= 1, "two primaries: \(infos)")
                     let isOtherOut = infos.contains { $0["mode"] == "joining" }
                     return primaries.first?["state"] == "solo" && isOtherOut ? primaries[0] : nil
                 }
                 let count = cluster.lines("ann").count
-                try waitForVotes(cluster, count + 5)
+                try waitForVotes(cluster, count + 5, isWatched: true)
                 for port in cluster.ports {
                     #expect(try RawClient(port).ask("LINK HEAL") == .text("OK"))
                 }
                 let whole = try cluster.waitForPair(witnesses: 3)
                 #expect(whole["primary_pid"] == solo["primary_pid"])
+                try waitForVotes(cluster, count + 10, isWatched: true)
                 try endClients(cluster)
+                _ = try cluster.eventually("both to hold the same state") {
+                    let infos = cluster.ports.compactMap { try? cluster.info($0) }
+                    let digests = Set(infos.compactMap { $0["digest"] })
+                    return infos.count == 2 && digests.count == 1 ? true : nil
+                }
             }
         }
 
@@ -209,6 +229,34 @@ extension ProcessSuite {
             }
         }
 
+        @Test func callIsExecutedOnceOverAKill() throws {
+            var generator = Seeded(state: 8_841)
+            try with { (cluster) throws in
+                try cluster.primary()
+                try cluster.backup()
+                for call in 1...8 {
+                    let leader = try cluster.waitForPair()
+                    let line = "CALL 77 \(call) VOTE.OPEN q\(call) ROLL open"
+                    // Killed before, while or after it is executed: nobody reads the reply.
+                    let client = try RawClient(cluster.port(of: leader))
+                    try client.send(Array("\(line)\r\n".utf8))
+                    usleep(UInt32.random(in: 0...400, using: &generator))
+                    kill(leader["pid"].flatMap { Int32($0) } ?? 0, SIGKILL)
+                    let next = try cluster.eventually("another primary") {
+                        let now = cluster.leader
+                        return now?["pid"] == leader["pid"] ? nil : now
+                    }
+                    let other = try RawClient(cluster.port(of: next))
+                    #expect(try other.ask(line) == .number(call))
+                    #expect(try other.ask(line) == .number(call))
+                    guard case .list(let votes) = try other.ask("VOTE.LIST") else {
+                        throw Trouble("VOTE.LIST")
+                    }
+                    #expect(votes.count == call, "\(votes)\n\(cluster.words)")
+                }
+            }
+        }
+
         @Test func tornLogIsMended() throws {
             try with { (cluster) throws in
                 try cluster.primary(Cluster.quick + ["--voters", "2", "--votes", "8"])
@@ -217,10 +265,16 @@ extension ProcessSuite {
                 for name in ["ann", "bob"] { #expect(try cluster.waitForExit(name) == 0) }
                 let url = URL(filePath: cluster.log("ann"))
                 let whole = try Data(contentsOf: url)
-                try whole.dropLast(3).write(to: url)
-                try cluster.client("ann", votes: 8)
-                #expect(try cluster.waitForExit("ann") == 0)
-                cluster.checkLogsEqual(["ann", "bob"], count: 8)
+                let torn = [
+                    whole + Data("9 3".utf8), whole.dropLast(3), whole.dropLast(1),
+                    whole.dropLast(whole.count / 2), Data("1 ".utf8), Data(),
+                ]
+                for data in torn {
+                    try data.write(to: url)
+                    try cluster.client("ann", votes: 8)
+                    #expect(try cluster.waitForExit("ann") == 0)
+                    cluster.checkLogsEqual(["ann", "bob"], count: 8)
+                }
                 // A log of another service is refused, and left as it is.
                 let foreign = Data("1 7 7\n".utf8)
                 try foreign.write(to: url)
