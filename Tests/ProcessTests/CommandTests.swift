@@ -102,6 +102,30 @@ extension ProcessSuite {
             }
         }
 
+        @Test func clientThatNeverReadsIsDropped() throws {
+            try withPair { (cluster, good, _) throws in
+                let deaf = try RawClient(cluster.ports[0])
+                let word = String(repeating: "x", count: 60_000)
+                let echo = Array("*2\r\n$4\r\nECHO\r\n$60000\r\n\(word)\r\n".utf8)
+                var isDropped = false
+                // 60 MB of replies: far more than its buffer and the system's may hold.
+                for _ in 0..<1_000 where !isDropped {
+                    do {
+                        try deaf.send(echo)
+                    } catch {
+                        isDropped = true
+                    }
+                }
+                #expect(isDropped)
+                #expect(try good.ask("PING") == .text("PONG"))
+                _ = try cluster.eventually("a word about it") {
+                    cluster.said("primary", "err").contains("dropped") ? true : nil
+                }
+                let size = try cluster.info(cluster.ports[0])["rss_kib"].flatMap { Int($0) } ?? 0
+                #expect(size < 64 << 10, "\(size) KiB")
+            }
+        }
+
         @Test func wrongCommandsAreNamed() throws {
             try withPair { (_, client, _) throws in
                 #expect(try client.ask("NONSENSE") == .error("ERR unknown command 'NONSENSE'"))

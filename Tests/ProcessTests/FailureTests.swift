@@ -132,6 +132,29 @@ extension ProcessSuite {
             }
         }
 
+        @Test func pausedBackup() throws {
+            try with { (cluster) throws in
+                try cluster.primary(Cluster.quick + autoVotes)
+                let backup = try cluster.backup()
+                try startClients(cluster)
+                let before = try cluster.waitForPair(witnesses: 3)
+                kill(backup.processIdentifier, SIGSTOP)
+                _ = try cluster.eventually("the primary to do without it") {
+                    let now = try? cluster.info(cluster.ports[0])
+                    return now?["backup_pid"] == before["backup_pid"] ? nil : now
+                }
+                try waitForVotes(cluster, cluster.lines("ann").count + 5)
+                kill(backup.processIdentifier, SIGCONT)
+                _ = try cluster.eventually("the old backup to join again or to end") {
+                    let info = backup.isRunning ? try? cluster.info(cluster.ports[1]) : nil
+                    return !backup.isRunning || info?["state"] == "pair" ? true : nil
+                }
+                let after = try cluster.waitForPair(witnesses: 3)
+                #expect(after["primary_pid"] == before["primary_pid"])
+                try endClients(cluster)
+            }
+        }
+
         @Test func cutAndHeal() throws {
             try with { (cluster) throws in
                 let flags = [
@@ -181,6 +204,35 @@ extension ProcessSuite {
                     #expect(try RawClient(port).ask("REPLICA SWITCHOVER") == .text("OK"))
                     _ = try cluster.eventually("the other to lead") {
                         cluster.leader?["pid"] == leader["backup_pid"] ? true : nil
+                    }
+                }
+                try endClients(cluster)
+            }
+        }
+
+        /// Either replica dies while the one hands over to the other.
+        @Test func killInSwitchover() throws {
+            var generator = Seeded(state: 77)
+            try with { (cluster) throws in
+                try cluster.primary(Cluster.quick + autoVotes)
+                try cluster.backup()
+                try startClients(cluster)
+                for round in 1...8 {
+                    let leader = try cluster.waitForPair(witnesses: 3)
+                    let victim = round.isMultiple(of: 2) ? "primary_pid" : "backup_pid"
+                    guard let pid = leader[victim].flatMap({ Int32($0) }) else {
+                        throw Trouble("round \(round): no \(victim)")
+                    }
+                    let client = try RawClient(cluster.port(of: leader))
+                    try client.send(Array("REPLICA SWITCHOVER\r\n".utf8))
+                    usleep(UInt32.random(in: 0...3_000, using: &generator))
+                    #expect(kill(pid, SIGKILL) == 0)
+                    _ = try cluster.eventually("round \(round): the \(victim) to be replaced") {
+                        () -> Bool? in
+                        guard let now = cluster.leader, now["state"] == "pair",
+                            now["primary_pid"] != "\(pid)", now["backup_pid"] != "\(pid)"
+                        else { return nil }
+                        return true
                     }
                 }
                 try endClients(cluster)
