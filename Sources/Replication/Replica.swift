@@ -256,7 +256,7 @@ package struct Replica: Equatable, Sendable {
             onJoinRefused(join, reason, from: from, into: &outbox)
         case .leave(let instance): onLeave(instance, from: from, into: &outbox)
         case .stop: outbox.effects.append(.stop)
-        case .beat: return
+        case .beat, .relay: return
         }
     }
 

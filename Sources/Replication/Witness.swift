@@ -38,7 +38,12 @@ package struct Witness: Equatable, Sendable {
             // It may have been cut off while views changed.
             if let view, isElector { outbox.send.append(Envelope(to: replica, .view(view))) }
         case .disconnected(let replica):
+            guard replicas.contains(replica) else { return }
             replicas.removeAll { $0 == replica }
+            for other in replicas {
+                let end = RelayFrame(from: replica, to: other, path: 0, .close)
+                outbox.send.append(Envelope(to: other, .relay(end)))
+            }
         case .tick:
             ticksSinceBeat = min(ticksSinceBeat + 1, hearingTicksMax + 1)
         }
@@ -77,9 +82,21 @@ package struct Witness: Equatable, Sendable {
                 let answer = Message.accepted(number: proposal.number, attempt: attempt)
                 outbox.sendAfterSync.append(Envelope(to: from, answer))
             }
+        case .relay(let frame): relay(frame, from: from, into: &outbox)
         case .prepare, .commit, .confirm, .prepareOK, .confirmOK, .attach, .witnesses, .grant,
             .outbid, .accepted, .join, .state, .learnOK, .joinRefused, .leave, .stop:
             return
+        }
+    }
+
+    /// Passes on what one replica has for another; if there is no way, says so.
+    private func relay(_ frame: RelayFrame, from: Instance, into outbox: inout Outbox) {
+        guard frame.from == from else { return }
+        if replicas.contains(frame.to) {
+            outbox.send.append(Envelope(to: frame.to, .relay(frame)))
+        } else if frame.body != .close, frame.body != .beat {
+            let end = RelayFrame(from: frame.to, to: from, path: frame.path, .close)
+            outbox.send.append(Envelope(to: from, .relay(end)))
         }
     }
 

@@ -206,7 +206,7 @@ extension Server {
                 }
                 step(.message(message, from: witness))
             case .prepare, .commit, .confirm, .prepareOK, .confirmOK, .attach, .witnesses, .seek,
-                .propose, .join, .state, .learnOK, .joinRefused, .stop, .beat:
+                .propose, .join, .state, .learnOK, .joinRefused, .stop, .beat, .relay:
                 replyError(connection, "ERR not a message of a witness")
             }
         } catch {

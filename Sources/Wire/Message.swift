@@ -30,6 +30,34 @@ package struct Accepted: Hashable, Sendable {
     }
 }
 
+/// What goes between two replicas through a client that is connected to both, while their direct
+/// connection is down. The client reads no more of it than `to`.
+package struct RelayFrame: Equatable, Sendable {
+    package enum Body: Equatable, Sendable {
+        /// Begin a path of this number; `accept` answers.
+        case open
+        case accept
+        /// The fields of a message. In order and without holes as long as the path stands.
+        case data([[UInt8]])
+        /// The sender is alive; belongs to no path.
+        case beat
+        /// The path has ended; number 0: all paths to `from` through this client have.
+        case close
+    }
+
+    package var from: Instance
+    package var to: Instance
+    package var path: UInt64
+    package var body: Body
+
+    package init(from: Instance, to: Instance, path: UInt64, _ body: Body) {
+        self.from = from
+        self.to = to
+        self.path = path
+        self.body = body
+    }
+}
+
 /// What replicas and witnesses say to each other.
 package enum Message: Equatable, Sendable {
     // Inside a view, primary to backup and to learner.
@@ -69,6 +97,8 @@ package enum Message: Equatable, Sendable {
 
     /// From the primary to its witnesses: the view's primary is alive.
     case beat(view: ViewNumber)
+    /// Between a replica and a witness, for another replica.
+    case relay(RelayFrame)
 }
 
 /// Messages as lists of byte strings: a word for the kind, then the fields, numbers in decimal.
@@ -130,6 +160,20 @@ extension Message {
             list.add(instance.description)
         case .stop: list.add("stop")
         case .beat(let view): list.add("beat", view.rawValue)
+        case .relay(let frame):
+            list.add("relay")
+            list.add(frame.from.description)
+            list.add(frame.to.description)
+            list.add(frame.path)
+            switch frame.body {
+            case .open: list.add("open")
+            case .accept: list.add("accept")
+            case .beat: list.add("beat")
+            case .close: list.add("close")
+            case .data(let fields):
+                list.add("data")
+                list.fields += fields
+            }
         }
         return list.fields
     }
@@ -198,6 +242,7 @@ extension Message {
         case "leave": self = try .leave(list.instance())
         case "stop": self = .stop
         case "beat": self = try .beat(view: ViewNumber(list.number()))
+        case "relay": self = try .relay(list.relayFrame())
         default: throw DecodeError("unknown message '\(kind.prefix(32))'")
         }
         guard list.isAtEnd else { throw DecodeError("too many fields in '\(kind)'") }
@@ -285,6 +330,23 @@ private struct FieldReader {
 
     mutating func attempt() throws(DecodeError) -> Attempt {
         try Attempt(counter: number(), proposer: instance())
+    }
+
+    mutating func relayFrame() throws(DecodeError) -> RelayFrame {
+        let (from, to) = (try instance(), try instance())
+        let path = try number()
+        let body: RelayFrame.Body
+        switch try text() {
+        case "open": body = .open
+        case "accept": body = .accept
+        case "beat": body = .beat
+        case "close": body = .close
+        case "data":
+            body = .data(Array(fields[position...]))
+            position = fields.count
+        default: throw DecodeError("unknown kind of relay frame")
+        }
+        return RelayFrame(from: from, to: to, path: path, body)
     }
 
     mutating func view() throws(DecodeError) -> View {

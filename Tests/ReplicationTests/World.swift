@@ -273,7 +273,7 @@ struct World {
         case .join(let join, _): "join \(join)"
         case .state: "state"
         case .commit, .confirm, .prepareOK, .confirmOK, .attach, .witnesses, .seek, .outbid,
-            .accepted, .learnOK, .joinRefused, .leave, .stop, .beat:
+            .accepted, .learnOK, .joinRefused, .leave, .stop, .beat, .relay:
             message.fields.map { String(decoding: $0, as: UTF8.self) }.joined(separator: " ")
         }
     }

@@ -118,6 +118,14 @@ private func commands(in bytes: [UInt8], splitAt cut: Int) -> [[[UInt8]]]? {
                 JoinID(5), view: view, op: OpNumber(4), piece: 1, pieces: 2, bytes: [0, 13, 10]),
             .learnOK(JoinID(5), op: OpNumber(4)), .joinRefused(JoinID(5), reason: "place taken"),
             .leave(Instance(3)), .stop, .beat(view: number),
+            .relay(RelayFrame(from: Instance(3), to: Instance(4), path: 7, .open)),
+            .relay(RelayFrame(from: Instance(3), to: Instance(4), path: 7, .accept)),
+            .relay(RelayFrame(from: Instance(3), to: Instance(4), path: 0, .beat)),
+            .relay(RelayFrame(from: Instance(3), to: Instance(4), path: 7, .close)),
+            .relay(
+                RelayFrame(
+                    from: Instance(3), to: Instance(4), path: 7,
+                    .data(Message.commit(view: number, commitMax: OpNumber(9)).fields))),
         ]
     }
 

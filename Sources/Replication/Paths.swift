@@ -1,0 +1,381 @@
+package import Wire
+
+/// How the messages between this replica and the others travel: over the direct connection, or
+/// through a client that is connected to both ends while that is down.
+///
+/// The shell makes and loses connections and carries frames; this value decides which path is in
+/// use and tells the replica of links that stand or break, so that the protocol knows of one link
+/// to each other replica whatever that runs over. On a path messages keep their order and none is
+/// missing; when a path gives way to another, the link breaks and comes up again, and what was on
+/// its way is sent anew from the last ack.
+package struct Paths: Equatable, Sendable {
+    package enum Route: Equatable, Sendable {
+        case direct
+        case relay(via: Instance, path: UInt64)
+    }
+
+    package enum Event: Equatable, Sendable {
+        /// A direct connection has exchanged hellos. It takes the place of an older path.
+        case directUp(Instance)
+        case directDown(Instance)
+        /// A heartbeat has come on a direct connection.
+        case heardDirectly(Instance)
+        /// A new direct connection was refused.
+        case refused(Instance)
+        case exited(Instance)
+        case witnessUp(Instance)
+        case witnessDown(Instance)
+        case frame(RelayFrame, via: Instance)
+        case tick
+        /// The view's other members, and those of them to which this replica makes connections.
+        case members([Instance], keepsLinksTo: [Instance])
+    }
+
+    package enum Effect: Equatable, Sendable {
+        /// Give this to the replica.
+        case step(Replica.Event)
+        case send(RelayFrame, via: Instance)
+        /// Nothing comes through it any more; `directDown` is not waited for.
+        case closeDirect(Instance)
+    }
+
+    package let me: Instance
+    package let timing: Timing
+    /// Ascending by instance.
+    private var peers: [Peer] = []
+    /// Clients that are connected here, ascending.
+    private var witnesses: [Instance] = []
+    private var ticksToBeat = 0
+    /// For the numbers of the paths that this replica opens.
+    private var opened: UInt64 = 0
+
+    private struct Peer: Equatable, Sendable {
+        var instance: Instance
+        var isMember = false
+        /// This replica, not the other, makes the connections between the two.
+        var isKept = false
+        var route: Route?
+        var opening: Opening?
+        /// The path that the other opened last; an older one's frames come too late.
+        var pathSeen: UInt64 = 0
+        var ticksSinceDirect = 0
+        var ticksSinceRelay = Int.max / 2
+        /// A direct connection was refused, which the replica has not been told: through a client
+        /// the other may prove to be alive.
+        var isRefused = false
+        var ticksToRetry = 0
+    }
+
+    private struct Opening: Equatable, Sendable {
+        var via: Instance
+        var path: UInt64
+        var ticks = 0
+    }
+
+    /// How long a client may take to pass on an `open` and its answer.
+    private static let openTicksMax = 10
+    /// Through so many clients beats go.
+    private static let beatPathsMax = 3
+
+    package init(me: Instance, timing: Timing) {
+        self.me = me
+        self.timing = timing
+    }
+
+    /// The path to another replica; nil while there is none.
+    package func route(to instance: Instance) -> Route? { peer(instance)?.route }
+
+    /// The frame that carries `message` on a relay path.
+    package func frame(_ message: Message, to instance: Instance, path: UInt64) -> RelayFrame {
+        RelayFrame(from: me, to: instance, path: path, .data(message.fields))
+    }
+
+    package mutating func step(_ event: Event, into effects: inout [Effect]) {
+        switch event {
+        case .directUp(let instance): onDirectUp(instance, into: &effects)
+        case .directDown(let instance):
+            guard let index = index(of: instance), peers[index].route == .direct else { return }
+            loseRoute(index, into: &effects)
+        case .heardDirectly(let instance):
+            if let index = index(of: instance) { peers[index].ticksSinceDirect = 0 }
+            effects.append(.step(.heard(instance)))
+        case .refused(let instance): onRefused(instance, into: &effects)
+        case .exited(let instance):
+            if let index = index(of: instance) {
+                let hadRoute = peers[index].route != nil
+                peers.remove(at: index)
+                if hadRoute { effects.append(.step(.linkDown(instance))) }
+            }
+            effects.append(.step(.exited(instance)))
+        case .witnessUp(let witness):
+            // A newer connection of the same client: what was on its way on the older is lost.
+            loseWitness(witness, into: &effects)
+            let place = witnesses.firstIndex { $0 > witness } ?? witnesses.count
+            witnesses.insert(witness, at: place)
+            for index in peers.indices { open(index, after: nil, into: &effects) }
+        case .witnessDown(let witness): loseWitness(witness, into: &effects)
+        case .frame(let frame, let via): onFrame(frame, via: via, into: &effects)
+        case .tick: onTick(into: &effects)
+        case .members(let members, let kept): onMembers(members, kept, into: &effects)
+        }
+    }
+
+    // MARK: Peers
+
+    private func index(of instance: Instance) -> Int? {
+        peers.firstIndex { $0.instance == instance }
+    }
+
+    private func peer(_ instance: Instance) -> Peer? {
+        peers.first { $0.instance == instance }
+    }
+
+    private mutating func known(_ instance: Instance) -> Int {
+        if let index = index(of: instance) { return index }
+        let place = peers.firstIndex { $0.instance > instance } ?? peers.count
+        peers.insert(Peer(instance: instance), at: place)
+        return place
+    }
+
+    private mutating func onMembers(
+        _ members: [Instance], _ kept: [Instance], into effects: inout [Effect]
+    ) {
+        for instance in members where instance != me { _ = known(instance) }
+        for index in peers.indices {
+            peers[index].isMember = members.contains(peers[index].instance)
+            peers[index].isKept = kept.contains(peers[index].instance)
+            if !peers[index].isMember { abandonOpening(index, into: &effects) }
+            open(index, after: nil, into: &effects)
+        }
+        peers.removeAll { !$0.isMember && $0.route == nil }
+    }
+
+    // MARK: Paths come and go
+
+    private mutating func onDirectUp(_ instance: Instance, into effects: inout [Effect]) {
+        let index = known(instance)
+        abandonOpening(index, into: &effects)
+        if let route = peers[index].route {
+            if case .relay(let via, let path) = route {
+                let end = RelayFrame(from: me, to: instance, path: path, .close)
+                effects.append(.send(end, via: via))
+            }
+            effects.append(.step(.linkDown(instance)))
+        }
+        peers[index].route = .direct
+        peers[index].isRefused = false
+        peers[index].ticksSinceDirect = 0
+        effects.append(.step(.linkUp(instance)))
+    }
+
+    private mutating func loseRoute(_ index: Int, into effects: inout [Effect]) {
+        guard let lost = peers[index].route else { return }
+        peers[index].route = nil
+        let instance = peers[index].instance
+        effects.append(.step(.linkDown(instance)))
+        var last: Instance?
+        if case .relay(let via, _) = lost { last = via }
+        peers[index].ticksToRetry = 0
+        open(index, after: last, into: &effects)
+        settleRefusal(index, into: &effects)
+        if !peers[index].isMember { peers.remove(at: index) }
+    }
+
+    private mutating func loseWitness(_ witness: Instance, into effects: inout [Effect]) {
+        witnesses.removeAll { $0 == witness }
+        for instance in peers.map(\.instance) {
+            guard let index = index(of: instance) else { continue }
+            if case .relay(witness, _) = peers[index].route {
+                loseRoute(index, into: &effects)
+            } else if peers[index].opening?.via == witness {
+                failOpening(index, into: &effects)
+            }
+        }
+    }
+
+    // MARK: Opening a path
+
+    /// Asks through the next client behind `last`, if a path is wanted and none is being opened.
+    private mutating func open(_ index: Int, after last: Instance?, into effects: inout [Effect]) {
+        guard peers[index].isKept || peers[index].isRefused, peers[index].isMember,
+            peers[index].route == nil, peers[index].opening == nil,
+            peers[index].ticksToRetry == 0, !witnesses.isEmpty
+        else { return }
+        let via = last.flatMap { last in witnesses.first { $0 > last } } ?? witnesses[0]
+        opened += 1
+        let instance = peers[index].instance
+        // Both ends may open paths; the lowest bit parts their numbers.
+        let path = opened << 1 | (me < instance ? 0 : 1)
+        peers[index].opening = Opening(via: via, path: path)
+        effects.append(
+            .send(RelayFrame(from: me, to: instance, path: path, .open), via: via))
+    }
+
+    /// The client does not reach the other. After the last client a pause follows.
+    private mutating func failOpening(_ index: Int, into effects: inout [Effect]) {
+        guard let failed = peers[index].opening else { return }
+        peers[index].opening = nil
+        if witnesses.contains(where: { $0 > failed.via }) {
+            open(index, after: failed.via, into: &effects)
+        } else {
+            peers[index].ticksToRetry = timing.retryTicks
+        }
+        settleRefusal(index, into: &effects)
+    }
+
+    private mutating func abandonOpening(_ index: Int, into effects: inout [Effect]) {
+        guard let opening = peers[index].opening else { return }
+        peers[index].opening = nil
+        let end = RelayFrame(from: me, to: peers[index].instance, path: opening.path, .close)
+        effects.append(.send(end, via: opening.via))
+    }
+
+    // MARK: Frames
+
+    private mutating func onFrame(
+        _ frame: RelayFrame, via: Instance, into effects: inout [Effect]
+    ) {
+        guard frame.to == me, frame.from != me, witnesses.contains(via) else { return }
+        guard let index = index(of: frame.from), peers[index].isMember else {
+            answerClosed(frame, via: via, into: &effects)
+            return
+        }
+        let isInUse = peers[index].route == .relay(via: via, path: frame.path)
+        switch frame.body {
+        case .open: onOpen(frame, index, via: via, into: &effects)
+        case .accept:
+            guard peers[index].opening?.path == frame.path, peers[index].opening?.via == via else {
+                answerClosed(frame, via: via, into: &effects)
+                return
+            }
+            peers[index].opening = nil
+            takeRelay(frame, index, via: via, into: &effects)
+        case .data(let fields):
+            guard isInUse else {
+                answerClosed(frame, via: via, into: &effects)
+                return
+            }
+            do throws(DecodeError) {
+                effects.append(.step(.message(try Message(fields: fields), from: frame.from)))
+            } catch {
+                answerClosed(frame, via: via, into: &effects)
+                loseRoute(index, into: &effects)
+            }
+        case .beat:
+            peers[index].ticksSinceRelay = 0
+            effects.append(.step(.heard(frame.from)))
+        case .close:
+            if isInUse {
+                loseRoute(index, into: &effects)
+            } else if frame.path == 0, case .relay(via, _) = peers[index].route {
+                loseRoute(index, into: &effects)
+            } else if let opening = peers[index].opening, opening.via == via,
+                opening.path == frame.path || frame.path == 0
+            {
+                failOpening(index, into: &effects)
+            }
+        }
+    }
+
+    private mutating func onOpen(
+        _ frame: RelayFrame, _ index: Int, via: Instance, into effects: inout [Effect]
+    ) {
+        guard frame.path > peers[index].pathSeen else { return }
+        peers[index].pathSeen = frame.path
+        // Both have asked: the path of the lower one is taken.
+        if peers[index].opening != nil {
+            guard frame.from < me else {
+                answerClosed(frame, via: via, into: &effects)
+                return
+            }
+            abandonOpening(index, into: &effects)
+        }
+        // The other has lost the path that may still seem to stand here.
+        if peers[index].route != nil {
+            if peers[index].route == .direct { effects.append(.closeDirect(frame.from)) }
+            effects.append(.step(.linkDown(frame.from)))
+            peers[index].route = nil
+        }
+        let accept = RelayFrame(from: me, to: frame.from, path: frame.path, .accept)
+        effects.append(.send(accept, via: via))
+        takeRelay(frame, index, via: via, into: &effects)
+    }
+
+    private mutating func takeRelay(
+        _ frame: RelayFrame, _ index: Int, via: Instance, into effects: inout [Effect]
+    ) {
+        peers[index].route = .relay(via: via, path: frame.path)
+        peers[index].ticksSinceRelay = 0
+        effects.append(.step(.linkUp(frame.from)))
+        effects.append(.step(.heard(frame.from)))
+    }
+
+    private func answerClosed(
+        _ frame: RelayFrame, via: Instance, into effects: inout [Effect]
+    ) {
+        guard frame.body != .close, frame.body != .beat else { return }
+        let end = RelayFrame(from: me, to: frame.from, path: frame.path, .close)
+        effects.append(.send(end, via: via))
+    }
+
+    // MARK: Signs of life
+
+    /// A refusal may be a firewall's. Before the replica counts the other as failed, the clients
+    /// are asked: a dead one's connections to them are gone, too.
+    private mutating func onRefused(_ instance: Instance, into effects: inout [Effect]) {
+        guard let index = index(of: instance), peers[index].isMember else {
+            effects.append(.step(.refused(instance)))
+            return
+        }
+        peers[index].isRefused = true
+        open(index, after: nil, into: &effects)
+        settleRefusal(index, into: &effects)
+    }
+
+    private mutating func settleRefusal(_ index: Int, into effects: inout [Effect]) {
+        guard peers[index].isRefused, peers[index].route == nil, peers[index].opening == nil else {
+            return
+        }
+        peers[index].isRefused = false
+        effects.append(.step(.refused(peers[index].instance)))
+    }
+
+    private mutating func onTick(into effects: inout [Effect]) {
+        ticksToBeat -= 1
+        let isBeatDue = ticksToBeat <= 0
+        if isBeatDue { ticksToBeat = timing.beatTicks }
+        for instance in peers.map(\.instance) {
+            guard let index = index(of: instance), peers[index].isMember else { continue }
+            peers[index].ticksSinceDirect += 1
+            peers[index].ticksSinceRelay = min(peers[index].ticksSinceRelay + 1, Int.max / 2)
+            if peers[index].ticksToRetry > 0 { peers[index].ticksToRetry -= 1 }
+            if isBeatDue {
+                for witness in witnesses.prefix(Self.beatPathsMax) {
+                    let beat = RelayFrame(from: me, to: instance, path: 0, .beat)
+                    effects.append(.send(beat, via: witness))
+                }
+            }
+            if let opening = peers[index].opening {
+                peers[index].opening?.ticks += 1
+                if opening.ticks >= Self.openTicksMax {
+                    abandonOpening(index, into: &effects)
+                    peers[index].opening = opening
+                    failOpening(index, into: &effects)
+                }
+            } else {
+                open(index, after: nil, into: &effects)
+            }
+            closeIfSilent(index, into: &effects)
+        }
+    }
+
+    /// A direct connection that stands but brings nothing, while clients bring beats, is cut.
+    private mutating func closeIfSilent(_ index: Int, into effects: inout [Effect]) {
+        let silentMax = max(2 * timing.beatTicks, timing.suspectTicks / 2)
+        guard peers[index].route == .direct, peers[index].ticksSinceDirect > silentMax,
+            peers[index].ticksSinceRelay <= 2 * timing.beatTicks
+        else { return }
+        effects.append(.closeDirect(peers[index].instance))
+        loseRoute(index, into: &effects)
+    }
+}
