@@ -145,6 +145,8 @@ private func commands(in bytes: [UInt8], splitAt cut: Int) -> [[[UInt8]]]? {
             let cut = try? Message(fields: Array(fields[..<count]))
             #expect(cut != message)
         }
+        // What a relay frame carries is opaque to it.
+        if case .relay(let frame) = message, case .data = frame.body { return }
         #expect(throws: DecodeError.self) { try Message(fields: fields + [[48], [48], [48]]) }
     }
 
