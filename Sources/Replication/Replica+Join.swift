@@ -28,6 +28,10 @@ extension Replica {
         guard status == .idle || status == .learning else { return }
         status = .learning
         fetch = Fetch(primary: primary, join: join)
+        if breakage == .joinWipesLog {
+            log = []
+            (op, commitMax, matched) = (commitMin, commitMin, commitMin)
+        }
         outbox.send.append(Envelope(to: primary, .join(join, me)))
     }
 
@@ -125,7 +129,9 @@ extension Replica {
 
     private func learnerIndex(_ instance: Instance, _ join: JoinID) -> Int? {
         guard isPrimary else { return nil }
-        return learners.firstIndex { $0.member.instance == instance && $0.join == join }
+        return learners.firstIndex {
+            $0.member.instance == instance && ($0.join == join || breakage == .oldJoinCounts)
+        }
     }
 
     mutating func forgetLearner(_ instance: Instance) {
@@ -150,6 +156,7 @@ extension Replica {
             switch drain.goal {
             case .admit(let instance):
                 learners.first { $0.member.instance == instance }?.acked == op
+                    || breakage == .learnerTooEarly
             case .handOver: progress.allSatisfy { $0.acked == op && $0.sent != nil }
             }
         if isReady { startChange(into: &outbox) }

@@ -124,6 +124,8 @@ package struct Replica: Equatable, Sendable {
 
     var ticksToBeat = 0
     var ticksToRetry = 0
+    /// Only tests set it.
+    package var breakage: Breakage? { didSet { acceptor.breakage = breakage } }
     /// For back-off alone (xorshift64*, Marsaglia 2003, Vigna 2016).
     var randomState: UInt64
 
@@ -185,6 +187,9 @@ package struct Replica: Equatable, Sendable {
         randomState = seed | 1
     }
 
+    /// How many entries wait to be committed and executed.
+    package var logCount: Int { log.count }
+
     package var isMember: Bool { status == .normal || status == .choosing }
     package var isPrimary: Bool { isMember && view?.primary.instance == me.instance }
 
@@ -203,6 +208,7 @@ package struct Replica: Equatable, Sendable {
     /// Reads with a probe up to this one may be answered, once the log of their time is executed.
     package var confirmedProbe: UInt64 {
         guard status == .normal, isPrimary else { return 0 }
+        if breakage == .staleRead { return probe }
         return progress.map(\.confirmed).min() ?? probe
     }
 
