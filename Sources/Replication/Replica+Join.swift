@@ -95,6 +95,11 @@ extension Replica {
             outbox.send.append(Envelope(to: from, .view(view)))
             return
         }
+        if let index = learnerIndex(from, join) {
+            // Only to say that it is still there.
+            learners[index].ticksSinceHeard = 0
+            return
+        }
         learners.removeAll { $0.member.instance == from }
         guard view.members.count + learners.count < membersMax else {
             let holder = view.backups.first ?? learners[0].member
@@ -120,6 +125,7 @@ extension Replica {
     ) {
         guard let index = learnerIndex(from, join), acked <= op else { return }
         learners[index].acked = max(learners[index].acked, acked)
+        learners[index].ticksSinceHeard = 0
         // Near enough that what is missing is on its way: stop for a moment and let it arrive.
         if drain == nil, campaign == nil, status == .normal, learners[index].acked >= commitMax {
             drain = Drain(goal: .admit(from))
@@ -133,6 +139,17 @@ extension Replica {
             $0.member.instance == instance && ($0.join == join || breakage == .oldJoinCounts)
         }
     }
+
+    /// A learner whose machine is gone says nothing, nor does its connection: it must not hold the
+    /// place of one that is there.
+    mutating func tickLearners() {
+        for index in learners.indices { learners[index].ticksSinceHeard += 1 }
+        let silent = learners.filter { $0.ticksSinceHeard > joinTicksMax }
+        for learner in silent { forgetLearner(learner.member.instance) }
+    }
+
+    /// How long either side of a join waits for a word from the other.
+    var joinTicksMax: Int { timing.suspectTicks + 10 * timing.retryTicks }
 
     mutating func forgetLearner(_ instance: Instance) {
         learners.removeAll { $0.member.instance == instance }

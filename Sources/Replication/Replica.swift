@@ -143,6 +143,7 @@ package struct Replica: Equatable, Sendable {
         /// nil while the snapshot is being made.
         var sent: OpNumber?
         var acked = OpNumber(0)
+        var ticksSinceHeard = 0
     }
 
     struct Fetch: Equatable, Sendable {

@@ -278,13 +278,19 @@ extension Simulation {
 
     private func adopt(_ client: ClientProcess, _ news: View) {
         guard news.number > (client.view?.number ?? ViewNumber(0)) else { return }
-        let before = client.view?.primary.instance
+        let known = client.view
         client.view = news
-        for index in client.ballots.indices where before != news.primary.instance {
-            // Counted before the change is counted after it; that it was, a new primary says.
-            client.ballots[index].sentOn.removeAll { id in
-                !client.links.contains { $0.connection == id }
-            }
+        // A view in between may have had another primary, to which this one was a backup: it has
+        // told nothing meanwhile.
+        let isFollowed = known?.primary.instance == news.primary.instance
+            && known?.number.next == news.number
+        let kept = isFollowed ? client.primary.map { client.links[$0].connection } : nil
+        for index in client.links.indices {
+            client.links[index].retryAt = 0
+            if !isFollowed { client.links[index].joining = .none }
+        }
+        for index in client.ballots.indices {
+            client.ballots[index].sentOn.removeAll { $0 != kept }
         }
     }
 

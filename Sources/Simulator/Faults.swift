@@ -362,7 +362,14 @@ extension Simulation {
         let alive = view.members.filter { isAlive($0.instance) }
         guard !alive.isEmpty else { return true }
         let dead = view.electorate.filter { !isAlive($0) }.count
-        if view.electorate.count == 2, mix.isOneHost { return false }
+        if view.electorate.count == 2, mix.isOneHost {
+            // Proof of the other's end suffices, unless this one has helped it to go on alone.
+            return alive.allSatisfy { member in
+                history.accepts.contains {
+                    $0.elector == member.instance && !$0.view.contains(member.instance)
+                }
+            }
+        }
         if view.electorate.count - dead < view.majority { return true }
         // A view without the members that are left may have been accepted by those who are gone.
         return alive.allSatisfy { member in

@@ -39,7 +39,7 @@ final class ReplicaProcess {
 
     /// Direct connections to other replicas after their hellos, and those still being made.
     var links: [(instance: Instance, connection: Int)] = []
-    var dialed: [(slot: Int, connection: Int?)] = []
+    var dialed: [(slot: Int, connection: Int?, at: Int)] = []
     var nextDial = 0
     var dialPause = ReplicaProcess.dialPauseMin
     var target: Int

@@ -583,7 +583,7 @@ extension Simulation {
         guard slot != process.slot, !process.dialed.contains(where: { $0.slot == slot }) else {
             return
         }
-        process.dialed.append((slot, nil))
+        process.dialed.append((slot, nil, now))
         dial(.replica(process.number), from: process.slot, to: slot)
     }
 
@@ -613,6 +613,11 @@ extension Simulation {
     }
 
     private func tickLinks(_ process: ReplicaProcess) {
+        for dialed in process.dialed where now > dialed.at + 200_000 {
+            guard let id = dialed.connection else { continue }
+            process.dialed.removeAll { $0.connection == id }
+            close(id, by: 0)
+        }
         guard now >= process.nextDial, process.leavesAt == nil || process.replica.isMember else {
             return
         }
@@ -634,9 +639,13 @@ extension Simulation {
             return
         }
         let me = process.me.instance
-        guard view.primary.instance != me else { return }
         for member in view.members where member.instance != me {
-            let isKept = member.instance == view.primary.instance || member.instance < me
+            // A primary waits to be called; only if it may be alone does it call by itself, as
+            // the others may have gone on without it and have no reason to look for it.
+            let isKept =
+                view.primary.instance == me
+                ? process.replica.hasFailed(member.instance)
+                : member.instance == view.primary.instance || member.instance < me
             guard isKept, process.link(member.instance) == nil else { continue }
             backOff(process)
             dial(process, Int(member.address.port))
