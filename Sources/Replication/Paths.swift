@@ -398,8 +398,9 @@ package struct Paths: Equatable, Sendable {
                 let beat = RelayFrame(from: me, to: instance, path: path, .beat)
                 effects.append(.send(beat, via: via))
             }
-            if let opening = peers[index].opening {
-                peers[index].opening?.ticks += 1
+            if var opening = peers[index].opening {
+                opening.ticks += 1
+                peers[index].opening = opening
                 if opening.ticks >= Self.openTicksMax {
                     abandonOpening(index, into: &effects)
                     peers[index].opening = opening

@@ -194,7 +194,7 @@ extension Server {
         }
         let (path, via) = pathWords
         let isCut = partner.map { cutInstances.contains($0.instance) } ?? false
-        lines.append(("link", isCut ? "cut" : path))
+        lines.append(("link", isCut ? "cut" : path == "relay" ? "none" : path))
         lines.append(("path", path))
         if !via.isEmpty { lines.append(("path_via", via)) }
         lines.append(("rss_kib", "\(Processes.residentKilobytes(Processes.pid))"))
