@@ -16,8 +16,9 @@ final class Connection {
     private var output: [UInt8] = []
     private var sent = 0
 
-    /// A replica that takes in nothing for so long is as good as gone.
-    static let outputBytesMax = 1 << 20
+    /// A replica that takes in nothing for so long is as good as gone. It is room for all that
+    /// another replica may send it through this client at once.
+    static let outputBytesMax = 64 << 20
 
     enum Flow: Equatable {
         case open

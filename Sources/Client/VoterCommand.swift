@@ -37,6 +37,12 @@ package enum VoterCommand: Equatable, Sendable {
         }
     }
 
+    /// What has to be known of it until its reply comes: of what is relayed, nothing.
+    var awaited: Self {
+        guard case .witness(.relay(let frame)) = self else { return self }
+        return .witness(.relay(RelayFrame(from: frame.from, to: frame.to, path: 0, .beat)))
+    }
+
     /// For messages to people.
     package var verb: String {
         switch self {

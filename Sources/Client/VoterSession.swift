@@ -215,7 +215,7 @@ package struct VoterSession: Equatable, Sendable {
     }
 
     mutating func send(_ command: VoterCommand, on index: Int, into outbox: inout VoterOutbox) {
-        links[index].pending.append(command)
+        links[index].pending.append(command.awaited)
         outbox.send.append(VoterOutbox.Outgoing(links[index].id, command))
     }
 

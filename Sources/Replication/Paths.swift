@@ -46,6 +46,7 @@ package struct Paths: Equatable, Sendable {
     /// Clients that are connected here, ascending.
     private var witnesses: [Instance] = []
     private var ticksToBeat = 0
+    private var ticksToPathBeat = 0
     /// For the numbers of the paths that this replica opens.
     private var opened: UInt64 = 0
     /// Only tests set it.
@@ -60,11 +61,19 @@ package struct Paths: Equatable, Sendable {
         var opening: Opening?
         /// The path that the other opened last; an older one's frames come too late.
         var pathSeen: UInt64 = 0
+        /// Since a sign of life came on the direct connection, or that came up.
         var ticksSinceDirect = 0
+        /// Since one came through any client.
         var ticksSinceRelay = Int.max / 2
+        /// Since the route in use came up.
+        var ticksSinceUp = 0
+        /// Since anything came on the relay path in use.
+        var ticksSincePath = 0
         /// A direct connection was refused, which the replica has not been told: through a client
         /// the other may prove to be alive.
         var isRefused = false
+        /// Clients that have failed to reach the other since the refusal.
+        var denials = 0
         var ticksToRetry = 0
     }
 
@@ -78,6 +87,14 @@ package struct Paths: Equatable, Sendable {
     private static let openTicksMax = 10
     /// Through so many clients beats go.
     private static let beatPathsMax = 3
+    /// After so many clients in vain a refusal is believed: a service may have thousands.
+    private static let denialsMax = 3
+    /// A relay path has beats of its own, and more of them: clients stop as they please, and what
+    /// waits for an ack waits for nothing else meanwhile.
+    private var pathBeatTicks: Int { max(1, min(timing.beatTicks, timing.retryTicks)) }
+    private var pathSilentTicksMax: Int {
+        max(3 * pathBeatTicks, min(5 * timing.retryTicks, timing.suspectTicks / 2))
+    }
 
     package init(me: Instance, timing: Timing) {
         self.me = me
@@ -149,7 +166,10 @@ package struct Paths: Equatable, Sendable {
         for index in peers.indices {
             peers[index].isMember = members.contains(peers[index].instance)
             peers[index].isKept = kept.contains(peers[index].instance)
-            if !peers[index].isMember { abandonOpening(index, into: &effects) }
+            if !peers[index].isMember {
+                abandonOpening(index, into: &effects)
+                endRelay(index, into: &effects)
+            }
             open(index, after: nil, into: &effects)
         }
         peers.removeAll { !$0.isMember && $0.route == nil }
@@ -160,17 +180,23 @@ package struct Paths: Equatable, Sendable {
     private mutating func onDirectUp(_ instance: Instance, into effects: inout [Effect]) {
         let index = known(instance)
         abandonOpening(index, into: &effects)
-        if let route = peers[index].route {
-            if case .relay(let via, let path) = route {
-                let end = RelayFrame(from: me, to: instance, path: path, .close)
-                effects.append(.send(end, via: via))
-            }
-            effects.append(.step(.linkDown(instance)))
-        }
+        endRelay(index, into: &effects)
+        if peers[index].route != nil { effects.append(.step(.linkDown(instance))) }
         peers[index].route = .direct
         peers[index].isRefused = false
         peers[index].ticksSinceDirect = 0
+        peers[index].ticksSinceUp = 0
         effects.append(.step(.linkUp(instance)))
+    }
+
+    /// Tells the other end of the relay path in use, if one is, that it has ended.
+    private mutating func endRelay(_ index: Int, into effects: inout [Effect]) {
+        guard case .relay(let via, let path) = peers[index].route else { return }
+        peers[index].route = nil
+        let instance = peers[index].instance
+        let end = RelayFrame(from: me, to: instance, path: path, .close)
+        effects.append(.send(end, via: via))
+        effects.append(.step(.linkDown(instance)))
     }
 
     private mutating func loseRoute(_ index: Int, into effects: inout [Effect]) {
@@ -220,6 +246,7 @@ package struct Paths: Equatable, Sendable {
     private mutating func failOpening(_ index: Int, into effects: inout [Effect]) {
         guard let failed = peers[index].opening else { return }
         peers[index].opening = nil
+        peers[index].denials = min(peers[index].denials + 1, Self.denialsMax)
         if witnesses.contains(where: { $0 > failed.via }) {
             open(index, after: failed.via, into: &effects)
         } else {
@@ -261,6 +288,7 @@ package struct Paths: Equatable, Sendable {
                 answerClosed(frame, via: via, into: &effects)
                 return
             }
+            peers[index].ticksSincePath = 0
             do throws(DecodeError) {
                 effects.append(.step(.message(try Message(fields: fields), from: frame.from)))
             } catch {
@@ -269,6 +297,11 @@ package struct Paths: Equatable, Sendable {
             }
         case .beat:
             peers[index].ticksSinceRelay = 0
+            if isInUse {
+                peers[index].ticksSincePath = 0
+            } else if frame.path != 0 {
+                answerClosed(frame, via: via, into: &effects)
+            }
             effects.append(.step(.heard(frame.from)))
         case .close:
             if isInUse {
@@ -288,6 +321,12 @@ package struct Paths: Equatable, Sendable {
     ) {
         guard frame.path > peers[index].pathSeen else { return }
         peers[index].pathSeen = frame.path
+        // Sent before the other knew of the direct connection, most likely. If that has ended
+        // there already, it asks again.
+        if peers[index].route == .direct, peers[index].ticksSinceUp < timing.retryTicks {
+            answerClosed(frame, via: via, into: &effects)
+            return
+        }
         // Both have asked: the path of the lower one is taken.
         if peers[index].opening != nil {
             guard frame.from < me else {
@@ -311,7 +350,10 @@ package struct Paths: Equatable, Sendable {
         _ frame: RelayFrame, _ index: Int, via: Instance, into effects: inout [Effect]
     ) {
         peers[index].route = .relay(via: via, path: frame.path)
+        peers[index].ticksSinceUp = 0
+        peers[index].ticksSincePath = 0
         peers[index].ticksSinceRelay = 0
+        peers[index].isRefused = false
         effects.append(.step(.linkUp(frame.from)))
         effects.append(.step(.heard(frame.from)))
     }
@@ -319,7 +361,7 @@ package struct Paths: Equatable, Sendable {
     private func answerClosed(
         _ frame: RelayFrame, via: Instance, into effects: inout [Effect]
     ) {
-        guard frame.body != .close, frame.body != .beat else { return }
+        guard frame.body != .close, frame.body != .beat || frame.path != 0 else { return }
         let end = RelayFrame(from: me, to: frame.from, path: frame.path, .close)
         effects.append(.send(end, via: via))
     }
@@ -333,15 +375,16 @@ package struct Paths: Equatable, Sendable {
             effects.append(.step(.refused(instance)))
             return
         }
+        if !peers[index].isRefused { peers[index].denials = 0 }
         peers[index].isRefused = true
         open(index, after: nil, into: &effects)
         settleRefusal(index, into: &effects)
     }
 
     private mutating func settleRefusal(_ index: Int, into effects: inout [Effect]) {
-        guard peers[index].isRefused, peers[index].route == nil, peers[index].opening == nil else {
-            return
-        }
+        guard peers[index].isRefused, peers[index].route == nil,
+            peers[index].opening == nil || peers[index].denials >= Self.denialsMax
+        else { return }
         peers[index].isRefused = false
         effects.append(.step(.refused(peers[index].instance)))
     }
@@ -350,19 +393,20 @@ package struct Paths: Equatable, Sendable {
         ticksToBeat -= 1
         let isBeatDue = ticksToBeat <= 0
         if isBeatDue { ticksToBeat = timing.beatTicks }
+        ticksToPathBeat -= 1
+        let isPathBeatDue = ticksToPathBeat <= 0
+        if isPathBeatDue { ticksToPathBeat = pathBeatTicks }
         for instance in peers.map(\.instance) {
             guard let index = index(of: instance), peers[index].isMember else { continue }
-            peers[index].ticksSinceDirect += 1
-            peers[index].ticksSinceRelay = min(peers[index].ticksSinceRelay + 1, Int.max / 2)
-            if peers[index].ticksToRetry > 0 { peers[index].ticksToRetry -= 1 }
-            if isBeatDue {
-                for witness in witnesses.prefix(Self.beatPathsMax) {
-                    let beat = RelayFrame(from: me, to: instance, path: 0, .beat)
-                    effects.append(.send(beat, via: witness))
-                }
+            count(index)
+            if isBeatDue { beat(index, into: &effects) }
+            if isPathBeatDue, case .relay(let via, let path) = peers[index].route {
+                let beat = RelayFrame(from: me, to: instance, path: path, .beat)
+                effects.append(.send(beat, via: via))
             }
-            if let opening = peers[index].opening {
-                peers[index].opening?.ticks += 1
+            if var opening = peers[index].opening {
+                opening.ticks += 1
+                peers[index].opening = opening
                 if opening.ticks >= Self.openTicksMax {
                     abandonOpening(index, into: &effects)
                     peers[index].opening = opening
@@ -375,13 +419,39 @@ package struct Paths: Equatable, Sendable {
         }
     }
 
-    /// A direct connection that stands but brings nothing, while clients bring beats, is cut.
+    private mutating func count(_ index: Int) {
+        func next(_ ticks: Int) -> Int { min(ticks + 1, Int.max / 2) }
+        peers[index].ticksSinceDirect = next(peers[index].ticksSinceDirect)
+        peers[index].ticksSinceRelay = next(peers[index].ticksSinceRelay)
+        peers[index].ticksSinceUp = next(peers[index].ticksSinceUp)
+        peers[index].ticksSincePath = next(peers[index].ticksSincePath)
+        peers[index].ticksToRetry = max(0, peers[index].ticksToRetry - 1)
+    }
+
+    private func beat(_ index: Int, into effects: inout [Effect]) {
+        for witness in witnesses.prefix(Self.beatPathsMax) {
+            let beat = RelayFrame(from: me, to: peers[index].instance, path: 0, .beat)
+            effects.append(.send(beat, via: witness))
+        }
+    }
+
+    /// Gives up a path that stands but brings nothing: a direct connection while clients bring
+    /// beats, so it is cut; a relay path whose client has stopped, or that has ended at the other
+    /// end alone.
     private mutating func closeIfSilent(_ index: Int, into effects: inout [Effect]) {
-        let silentMax = max(2 * timing.beatTicks, timing.suspectTicks / 2)
-        guard peers[index].route == .direct, peers[index].ticksSinceDirect > silentMax,
-            peers[index].ticksSinceRelay <= 2 * timing.beatTicks
-        else { return }
-        effects.append(.closeDirect(peers[index].instance))
+        switch peers[index].route {
+        case nil: return
+        case .direct:
+            let silentMax = max(2 * timing.beatTicks, timing.suspectTicks / 2)
+            guard peers[index].ticksSinceDirect > silentMax,
+                peers[index].ticksSinceRelay <= 2 * timing.beatTicks
+            else { return }
+            effects.append(.closeDirect(peers[index].instance))
+        case .relay(let via, let path):
+            guard peers[index].ticksSincePath > pathSilentTicksMax else { return }
+            let end = RelayFrame(from: me, to: peers[index].instance, path: path, .close)
+            effects.append(.send(end, via: via))
+        }
         loseRoute(index, into: &effects)
     }
 }

@@ -47,10 +47,14 @@ final class Connection {
     private(set) var lastWitness: Instance?
     /// The client is about to go and is not to be chosen any more.
     var isWitnessLeaving = false
+    /// What goes to another replica goes through this client.
+    var isRelaying = false
 
     static let outputBytesMax = 4 << 20
+    static let relayOutputBytesMax = 64 << 20
     static let linkOutputBytesMax = 256 << 20
     static let pendingMax = 4_096
+    static let witnessPendingMax = 65_536
 
     init(fd: consuming FileDescriptor, number: UInt64, kind: Kind, isConnected: Bool) {
         self.fd = fd
@@ -64,10 +68,20 @@ final class Connection {
         return false
     }
 
-    var limits: CommandLimits { kind == .client ? .client : .replica }
+    var limits: CommandLimits {
+        kind != .client ? .replica : witness != nil ? .witness : .client
+    }
+    /// What comes here may be what requests wait for: acks, grants. It must not wait for them.
+    var mustBeRead: Bool { kind != .client || witness != nil }
+    var hasManyPending: Bool { pending >= Self.pendingMax }
+    /// With so many replies owed it is not read until half of them have gone out.
+    var pendingMax: Int { mustBeRead ? Self.witnessPendingMax : Self.pendingMax }
     var outputCount: Int { output.count - outputStart }
     var isOutputFull: Bool {
-        outputCount > (kind == .client ? Self.outputBytesMax : Self.linkOutputBytesMax)
+        let bytesMax =
+            kind != .client
+            ? Self.linkOutputBytesMax : isRelaying ? Self.relayOutputBytesMax : Self.outputBytesMax
+        return outputCount > bytesMax
     }
 
     /// Appends to the output in place.

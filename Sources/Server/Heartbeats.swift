@@ -18,7 +18,10 @@ final class Heartbeats: Sendable {
         /// Accepted by the main loop, which read the first beat.
         var handedOver: [(fd: CInt, instance: Instance)] = []
         var heard: [Instance] = []
-        var isCut = false
+        /// Replicas with which none are exchanged: a test hook.
+        var cut: [Instance] = []
+        /// Replicas to which a connection is to be made anew.
+        var renewed: [Instance] = []
     }
 
     private let me: Instance
@@ -55,8 +58,15 @@ final class Heartbeats: Sendable {
         if isNews { waker.wake() }
     }
 
-    func setCut(_ isCut: Bool) {
-        shared.withLock { $0.isCut = isCut }
+    func setCut(_ instances: [Instance]) {
+        shared.withLock { $0.cut = instances }
+        waker.wake()
+    }
+
+    /// A way to this replica has just been found. A connection that was made before may have been
+    /// cut meanwhile without either end's knowing, and its bytes be minutes on their way.
+    func renew(_ instance: Instance) {
+        shared.withLock { $0.renewed.append(instance) }
         waker.wake()
     }
 
@@ -145,12 +155,15 @@ final class Heartbeats: Sendable {
 
     /// Takes over what the main loop accepted, and drops what is no longer wanted.
     private func adopt(_ peers: inout [Peer], _ poller: inout Poller, _ dead: inout [CInt]) {
-        let (handed, targets, isCut) = shared.withLock { shared in
-            defer { shared.handedOver = [] }
-            return (shared.handedOver, shared.targets, shared.isCut)
+        let news = shared.withLock { shared in
+            defer { (shared.handedOver, shared.renewed) = ([], []) }
+            return shared
         }
-        for (fd, instance) in handed {
-            guard !isCut, peers.count < 64, (try? poller.add(fd)) != nil else {
+        for (fd, instance) in news.handedOver {
+            // The other end has given up the older one.
+            dead += peers.filter { !$0.isDialed && $0.instance == instance }.map(\.fd)
+            guard !news.cut.contains(instance), peers.count < 64, (try? poller.add(fd)) != nil
+            else {
                 _ = FileDescriptor(owning: fd)
                 continue
             }
@@ -158,16 +171,17 @@ final class Heartbeats: Sendable {
             if !send(fd) { dead.append(fd) }
         }
         for peer in peers {
-            let isStale = peer.isDialed && !targets.contains { $0.instance == peer.instance }
-            if isCut || isStale { dead.append(peer.fd) }
+            let isTarget = news.targets.contains { $0.instance == peer.instance }
+            let isStale = peer.isDialed && (!isTarget || news.renewed.contains(peer.instance))
+            if isStale || news.cut.contains(peer.instance) { dead.append(peer.fd) }
         }
     }
 
     private func dial(_ peers: inout [Peer], _ poller: inout Poller) {
-        let (targets, isCut) = shared.withLock { ($0.targets, $0.isCut) }
-        guard !isCut else { return }
-        for target in targets where !peers.contains(where: { $0.instance == target.instance }) {
-            guard
+        let (targets, cut) = shared.withLock { ($0.targets, $0.cut) }
+        for target in targets {
+            guard !cut.contains(target.instance),
+                !peers.contains(where: { $0.isDialed && $0.instance == target.instance }),
                 let socket = try? Sockets.connect(
                     host: target.address.host, port: target.address.port),
                 (try? poller.add(socket.raw, read: true, write: true)) != nil

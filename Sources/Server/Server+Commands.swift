@@ -89,6 +89,17 @@ extension Server {
         }
     }
 
+    /// For a connection that is read although there is no room for requests: it also brings what
+    /// those that are waiting wait for.
+    func executeUnlessBusy(_ bytes: Span<UInt8>, _ connection: Connection) {
+        let arguments = CommandArguments(bytes: bytes, ranges: parser.ranges)
+        if arguments.equals(0, "witness") {
+            execute(bytes, connection)
+        } else {
+            replyError(connection, "BUSY too many requests are waiting here")
+        }
+    }
+
     // MARK: Replies
 
     /// Sends a reply that waits for nothing, but not before those that came earlier.
@@ -205,8 +216,11 @@ extension Server {
                     areWitnessesChanged = true
                 }
                 step(.message(message, from: witness))
+            case .relay(let frame):
+                replyOK(connection)
+                step(.frame(frame, via: witness))
             case .prepare, .commit, .confirm, .prepareOK, .confirmOK, .attach, .witnesses, .seek,
-                .propose, .join, .state, .learnOK, .joinRefused, .stop, .beat, .relay:
+                .propose, .join, .state, .learnOK, .joinRefused, .stop, .beat:
                 replyError(connection, "ERR not a message of a witness")
             }
         } catch {
@@ -233,7 +247,7 @@ extension Server {
             step(.handOver)
         case "STOP":
             if !isPrimary, replica.isMember, let view = replica.view,
-                links[view.primary.instance] != nil
+                paths.route(to: view.primary.instance) != nil
             {
                 replyError(connection, redirectError)
                 return

@@ -23,10 +23,8 @@ extension Server {
     }
 
     private func post(_ envelope: Envelope) {
-        if let link = links[envelope.to] {
-            link.write { envelope.message.encode(head: "PEER", into: &$0) }
-            markDirty(link)
-        } else if let witness = witnessConnection(envelope.to) {
+        if send(envelope.message, toReplica: envelope.to) { return }
+        if let witness = witnessConnection(envelope.to) {
             witness.write { envelope.message.encode(head: "witness", asPush: true, into: &$0) }
             markDirty(witness)
         }
@@ -168,6 +166,7 @@ extension Server {
         joining.onEntered()
         onViewForDriver(isPrimary: isPrimary)
         updateLinks()
+        updatePaths()
         pushView(view)
         onEnteredForRestart(view)
         if stopping != nil { continueLeaving() }
@@ -203,8 +202,10 @@ extension Server {
         }
         joining.rejoin(at: view.primary.address, now: now)
         updateLinks()
+        updatePaths()
     }
 
+    /// Only over a direct connection: a learner is no member, and to members alone is relayed.
     private func sendState(to learner: Instance, _ join: JoinID) {
         guard let link = links[learner], let view = replica.view else { return }
         let snapshot = executor.snapshot()
@@ -271,6 +272,7 @@ extension Server {
             connection.write { news.encode(head: "witness", asPush: true, into: &$0) }
             markDirty(connection)
         }
+        step(.witnessUp(instance))
     }
 
     func removeWitness(_ connection: Connection) {
@@ -281,6 +283,7 @@ extension Server {
             witnessConnections[index].connection === connection
         {
             witnessConnections.remove(at: index)
+            step(.witnessDown(instance))
         }
     }
 

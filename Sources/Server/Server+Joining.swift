@@ -90,7 +90,9 @@ extension Server {
             joining.backOff(now)
             return
         }
-        if isCut, let view = replica.view, view.primary.address == target {
+        if let view = replica.view, view.primary.address == target,
+            cutInstances.contains(view.primary.instance)
+        {
             joining.backOff(now)
             return
         }
@@ -114,10 +116,11 @@ extension Server {
             ? settings.peer : view.primary.address
     }
 
-    /// A backup keeps a link to its primary.
+    /// A backup keeps a direct connection to its primary, also while clients relay.
     private func tickMemberLinks() {
-        guard let view = replica.view, !isPrimary, !isCut, links[view.primary.instance] == nil,
-            joining.dialStarted == nil, now >= joining.nextDial
+        guard let view = replica.view, !isPrimary, links[view.primary.instance] == nil,
+            !cutInstances.contains(view.primary.instance), joining.dialStarted == nil,
+            now >= joining.nextDial
         else { return }
         joining.dialed = view.primary.address
         joining.backOff(now)

@@ -84,7 +84,7 @@ extension Server {
             error = Sockets.connectError(connection.fd.raw, address.description)
         case .probing(let instance):
             if Sockets.connectError(connection.fd.raw, "")?.isRefused == true {
-                step(.refused(instance))
+                step(Paths.Event.refused(instance))
             }
             close(connection)
             return
@@ -109,7 +109,7 @@ extension Server {
         } else if error.isRefused, replica.isMember, !isPrimary, let view = replica.view,
             joining.dialed == view.primary.address
         {
-            step(.refused(view.primary.instance))
+            step(Paths.Event.refused(view.primary.instance))
         }
     }
 
@@ -144,7 +144,7 @@ extension Server {
             log.warnOnce("--peer \(settings.peer) is this server itself; give the other's address")
             return
         }
-        if isCut, cutInstances.contains(hello.member.instance) {
+        if cutInstances.contains(hello.member.instance) {
             close(connection)
             return
         }
@@ -169,15 +169,19 @@ extension Server {
         let instance = hello.member.instance
         if case .dialing = connection.kind { joining.dialStarted = nil }
         connection.kind = .link(instance)
-        if let older = links[instance] {
+        let older = links[instance]
+        links[instance] = connection
+        if let older {
             // The newest is the one that surely stands; what was on its way is sent again.
+            dropUnconfirmed(instance)
             close(older)
         }
-        links[instance] = connection
+        joining.delay = Joining.delayMin
+        heartbeats.renew(instance)
         peers[instance] = hello.member
         log.detail("connected to replica \(hello.member.id) at \(hello.member.address)")
         watchProcess(hello.member, connection)
-        step(.linkUp(instance))
+        step(.directUp(instance))
         updateLinks()
         guard connection.isOpen else { return }
         if wasDialed || joining.isDeciding { onServiceHello(hello, connection) }
@@ -271,9 +275,9 @@ extension Server {
         links[instance] = nil
         dropUnconfirmed(instance)
         log.detail("connection to replica \(instance) is down")
-        step(.linkDown(instance))
+        step(.directDown(instance))
         joining.nextDial = now
-        if let member = replica.view?.member(instance), !isCut {
+        if let member = replica.view?.member(instance), !cutInstances.contains(instance) {
             // Whether anybody still listens there tells a crash from a hiccup.
             if isPrimary { dial(member.address, kind: .probing(instance)) }
         }
@@ -284,11 +288,11 @@ extension Server {
             replyArity(connection, "BEAT instance")
             return
         }
-        guard !isCut || !cutInstances.contains(instance) else {
+        guard !cutInstances.contains(instance) else {
             close(connection)
             return
         }
-        step(.heard(instance))
+        step(.heardDirectly(instance))
         // The descriptor goes to the heartbeat thread; this connection object ends here.
         do {
             let copy = try connection.fd.duplicate()
@@ -313,24 +317,18 @@ extension Server {
 
     // MARK: The test hook
 
+    /// Cuts the direct connections and heartbeats between the members of the view as it is; what
+    /// clients relay is untouched. One that joins later is not cut off.
     func setCut(_ cut: Bool) {
-        guard cut != isCut else { return }
-        isCut = cut
-        if cut {
-            cutInstances = (replica.view?.members.map(\.instance) ?? []).filter {
-                $0 != me.instance
-            }
-            log.warning("the link to the other replica is cut (test hook)")
-            heartbeats.setCut(true)
-            for instance in cutInstances {
-                if let link = links[instance] { close(link) }
-            }
-        } else {
-            cutInstances = []
-            heartbeats.setCut(false)
-            joining.nextDial = now
-            log.warning("the link to the other replica is healed (test hook)")
+        let others = (replica.view?.members.map(\.instance) ?? []).filter { $0 != me.instance }
+        cutInstances = cut ? others : []
+        heartbeats.setCut(cutInstances)
+        for instance in cutInstances {
+            if let link = links[instance] { close(link) }
         }
+        joining.nextDial = now
+        let what = cut ? "cut" : "healed"
+        log.warning("the direct link to the other replica is \(what) (test hook)")
     }
 }
 
@@ -386,7 +384,7 @@ extension Server {
         }
     }
 
-    private func dropUnconfirmed(_ instance: Instance) {
+    func dropUnconfirmed(_ instance: Instance) {
         processes.entries.removeAll { $0.instance == instance && !$0.isConfirmed }
     }
 
@@ -396,6 +394,6 @@ extension Server {
         processes.entries.removeAll { $0 === entry }
         let who = peers[entry.instance].map { "\($0.id) at \($0.address)" } ?? "\(entry.instance)"
         log.info("the process of replica \(who) has exited")
-        step(.exited(entry.instance))
+        step(Paths.Event.exited(entry.instance))
     }
 }

@@ -131,12 +131,7 @@ extension Server {
             guard stopping?.hasLeft == false else { return }
             stopping?.hasLeft = true
             log.info("leaving; replica \(view.primary.id) at \(view.primary.address) goes on")
-            if let link = links[view.primary.instance] {
-                link.write { Message.leave(me.instance).encode(head: "PEER", into: &$0) }
-                markDirty(link)
-            } else {
-                exitCode = 0
-            }
+            sayGoodbye(to: view.primary)
             return
         }
         guard !view.backups.isEmpty else {
@@ -148,6 +143,19 @@ extension Server {
         step(.handOver)
     }
 
+    /// Again whenever the path has changed, as it may have been lost with the old one.
+    private func sayGoodbye(to primary: Member) {
+        let route = paths.route(to: primary.instance)
+        if let route, route != stopping?.route {
+            stopping?.route = route
+            _ = send(.leave(me.instance), toReplica: primary.instance)
+        }
+        let ticksLost = stopping?.ticksLost ?? 0
+        stopping?.ticksLost = route == nil ? ticksLost + 1 : 0
+        // A new path takes a moment; the primary itself may have gone.
+        if ticksLost > Stopping.ticksLostMax { exitCode = exitCode ?? 0 }
+    }
+
     func tickStopping() {
         guard let stopping else { return }
         if stopping.isForAll {
@@ -157,8 +165,8 @@ extension Server {
         if now > stopping.deadline {
             log.warning("leaving without having been let go")
             exitCode = exitCode ?? 0
-        } else if stopping.hasLeft, let view = replica.view, links[view.primary.instance] == nil {
-            exitCode = exitCode ?? 0
+        } else if stopping.hasLeft, !isPrimary, let view = replica.view {
+            sayGoodbye(to: view.primary)
         } else if isPrimary, replica.acceptsRequests {
             // The hand-over was given up, for instance because the backup died in it.
             continueLeaving()
@@ -173,6 +181,9 @@ extension Server {
             guard connection.isLink else { continue }
             connection.write { Message.stop.encode(head: "PEER", into: &$0) }
             markDirty(connection)
+        }
+        if let partner, case .relay = paths.route(to: partner.instance) {
+            _ = send(.stop, toReplica: partner.instance)
         }
         stopReplacement("the service is being ended")
         // A child's end is waited for, so that it leaves no zombie to whoever adopts it.

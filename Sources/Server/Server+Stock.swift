@@ -192,9 +192,11 @@ extension Server {
         if settings.hasTestHooks {
             lines.append(("digest", String(executor.digest, radix: 16)))
         }
-        let partner = isPrimary ? view?.backups.first?.instance : view?.primary.instance
-        let hasLink = partner.map { links[$0] != nil } ?? false
-        lines.append(("link", isCut ? "cut" : hasLink ? "direct" : "none"))
+        let (path, via) = pathWords
+        let isCut = partner.map { cutInstances.contains($0.instance) } ?? false
+        lines.append(("link", isCut ? "cut" : path == "relay" ? "none" : path))
+        lines.append(("path", path))
+        if !via.isEmpty { lines.append(("path_via", via)) }
         lines.append(("rss_kib", "\(Processes.residentKilobytes(Processes.pid))"))
         lines.append(("heartbeat_ms", "\(settings.heartbeatMilliseconds)"))
         lines.append(("misses", "\(settings.misses)"))

@@ -17,6 +17,10 @@ package final class Server {
     let me: Member
 
     var replica: Replica
+    /// How messages reach the other replicas.
+    var paths: Paths
+    /// What people were last told of the path to the view's other member.
+    var routeSeen: Paths.Route?
     var executor = Executor<Polls>()
     var outbox = Outbox()
     /// The service this replica is in; nil while it is in none.
@@ -42,7 +46,7 @@ package final class Server {
     var turnHasReads = false
     var waiters = Waiters()
 
-    /// Only looked up, never walked.
+    /// Direct connections to other replicas. Only looked up, never walked.
     var links: [Instance: Connection] = [:]
     var peers: [Instance: Member] = [:]
     /// Joined voters' connections, by their place in the polls.
@@ -56,7 +60,7 @@ package final class Server {
     var driver = Driver()
     var held = HeldBallots()
     var processes = PeerProcesses()
-    var isCut = false
+    /// Replicas to which the test hook has cut the direct connection.
     var cutInstances: [Instance] = []
     var stopping: Stopping?
     var exitCode: Int32?
@@ -68,6 +72,11 @@ package final class Server {
         /// After this moment (monotonic nanoseconds) the process exits whatever is not done.
         var deadline: UInt64
         var hasLeft = false
+        /// The path over which this backup has said that it goes.
+        var route: Paths.Route?
+        /// Ticks without a path to the primary since then.
+        var ticksLost = 0
+        static let ticksLostMax = 30
         /// The whole service ends, not only this replica.
         var isForAll: Bool
     }
@@ -89,6 +98,7 @@ package final class Server {
             suspectTicks: ticksPerBeat * Int(settings.misses), beatTicks: ticksPerBeat)
         replica = Replica(
             me: me, timing: timing, membersMax: Settings.membersMax, seed: Entropy.next())
+        paths = Paths(me: me.instance, timing: timing)
         heartbeats = try Heartbeats(
             me: me.instance, intervalMilliseconds: settings.heartbeatMilliseconds)
         poller = try Poller()
@@ -129,7 +139,7 @@ package final class Server {
             case listener.raw: mustAccept = true
             case signals.fd.raw: onSignals()
             case heartbeats.mainFD:
-                for instance in heartbeats.takeHeard() { step(.heard(instance)) }
+                for instance in heartbeats.takeHeard() { step(.heardDirectly(instance)) }
             default:
                 if processes.owns(ready.fd) { onProcessExit(ready.fd) } else { onReady(ready) }
             }
@@ -155,7 +165,8 @@ package final class Server {
     }
 
     private func tick() {
-        step(.tick)
+        step(Replica.Event.tick)
+        step(Paths.Event.tick)
         tickJoining()
         tickRestart()
         tickDriver()
@@ -260,19 +271,22 @@ package final class Server {
     private func parse(_ bytes: Span<UInt8>, _ connection: Connection) -> Int {
         var start = 0
         while connection.isOpen, !connection.isClosing {
-            if connection.pending >= Connection.pendingMax || waiters.isFull || batch.isFull {
-                if batch.isFull, replica.acceptsRequests { proposeTurn() }
-                if connection.pending >= Connection.pendingMax || waiters.isFull || batch.isFull {
-                    pause(connection)
-                    return start
-                }
+            if batch.isFull, replica.acceptsRequests { proposeTurn() }
+            let isFull = waiters.isFull || batch.isFull
+            if connection.pending >= connection.pendingMax || (isFull && !connection.mustBeRead) {
+                pause(connection)
+                return start
             }
             switch parser.parse(bytes, from: start, limits: connection.limits) {
             case .incomplete: return start
             case .blank: start = parser.next
             case .command:
                 start = parser.next
-                execute(bytes, connection)
+                if connection.witness != nil, isFull || connection.hasManyPending {
+                    executeUnlessBusy(bytes, connection)
+                } else {
+                    execute(bytes, connection)
+                }
             case .malformed(let error):
                 fail(connection, "ERR protocol error: \(error.text)")
                 return bytes.count
@@ -293,7 +307,7 @@ package final class Server {
         let list = paused
         paused = []
         for connection in list where connection.isOpen {
-            guard connection.pending < Connection.pendingMax / 2 else {
+            guard connection.pending < connection.pendingMax / 2 else {
                 paused.append(connection)
                 continue
             }

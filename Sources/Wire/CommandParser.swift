@@ -16,6 +16,8 @@ package struct CommandLimits: Equatable, Sendable {
     }
 
     package static let client = Self(bytesMax: 64 << 10, argumentsMax: 32)
+    /// A witness may relay a prepare.
+    package static let witness = Self(bytesMax: 2 << 20, argumentsMax: 32)
     /// A prepare carries a whole batch, a state message a piece of a snapshot.
     package static let replica = Self(bytesMax: 4 << 20, argumentsMax: 32)
 }

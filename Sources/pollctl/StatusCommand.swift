@@ -37,8 +37,9 @@ struct StatusCommand {
                     + "\(primary.number("misses")) missed mean failed",
             ],
         ]
+        if primary.isPair { rows.append(["path", path(primary)]) }
         if primary.string("link") == "cut" {
-            rows.append(["link", "CUT by the test hook (pollctl link heal)"])
+            rows.append(["direct link", "CUT by the test hook (pollctl link heal)"])
         }
         if !primary.note.isEmpty { rows.append(["waits for", primary.note]) }
         let head = ["", "what each server says of itself:"]
@@ -54,6 +55,15 @@ struct StatusCommand {
         case "starting": ", a replacement is starting"
         case "waiting": ", a replacement will be started again soon"
         default: ""
+        }
+    }
+
+    /// How the primary and the backup reach each other.
+    private static func path(_ primary: ServerReport) -> String {
+        switch primary.string("path") {
+        case "direct": "direct"
+        case "relay": "relayed by client \(primary.string("path_via")): no direct connection"
+        default: "none: the two cannot reach each other"
         }
     }
 
@@ -96,12 +106,18 @@ struct StatusCommand {
             ),
             ("service", .string(primary.string("service"))),
             ("link", .string(primary.string("link"))),
+            ("path", pathWord(primary).map(JSON.string) ?? .null),
             ("restart", .string(primary.string("restart"))),
             ("heartbeat_ms", .integer(primary.number("heartbeat_ms"))),
             ("misses", .integer(primary.number("misses"))),
             ("note", .string(primary.note)),
             ("servers", .array(overview.answers.map(json))),
         ])
+    }
+
+    private static func pathWord(_ primary: ServerReport) -> String? {
+        let word = primary.string("path")
+        return word == "direct" || word == "relay" ? word : nil
     }
 
     private static func json(_ seat: Seat) -> JSON {

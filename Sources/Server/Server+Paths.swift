@@ -1,0 +1,114 @@
+import Replication
+import Wire
+
+// Over which path messages go to each other replica: the direct connection, or a client.
+extension Server {
+    /// All that happens to connections between replicas, and what tells of another's life, goes
+    /// through here to the core.
+    func step(_ event: Paths.Event) {
+        var effects: [Paths.Effect] = []
+        paths.step(event, into: &effects)
+        for effect in effects { carryOut(effect) }
+        noteRoute()
+    }
+
+    private func carryOut(_ effect: Paths.Effect) {
+        switch effect {
+        case .step(let event):
+            // Where the other went, a new connection may find out at once.
+            if case .linkDown = event { joining.nextDial = now }
+            step(event)
+        case .send(let frame, let via): send(frame, via: via)
+        case .closeDirect(let instance):
+            guard let link = links[instance] else { return }
+            log.detail("the connection to replica \(instance) is silent or of no use: closed")
+            links[instance] = nil
+            dropUnconfirmed(instance)
+            close(link)
+        }
+    }
+
+    private func send(_ frame: RelayFrame, via: Instance) {
+        guard let connection = witnessConnection(via) else { return }
+        connection.write { bytes in
+            Message.relay(frame).encode(head: "witness", asPush: true, into: &bytes)
+        }
+        markDirty(connection)
+    }
+
+    /// False when there is no path to this replica now. What was sent when a path breaks is sent
+    /// again, from the last ack on, when the next one stands.
+    func send(_ message: Message, toReplica instance: Instance) -> Bool {
+        switch paths.route(to: instance) {
+        case .direct:
+            guard let link = links[instance] else { return false }
+            link.write { message.encode(head: "PEER", into: &$0) }
+            markDirty(link)
+        case .relay(let via, let path):
+            send(paths.frame(message, to: instance, path: path), via: via)
+        case nil: return false
+        }
+        return true
+    }
+
+    /// Tells the paths who is in the view, and to whom this replica makes connections.
+    func updatePaths() {
+        guard replica.isMember, let view = replica.view else {
+            step(.members([], keepsLinksTo: []))
+            return
+        }
+        let others = view.members.map(\.instance).filter { $0 != me.instance }
+        step(.members(others, keepsLinksTo: isPrimary ? [] : [view.primary.instance]))
+    }
+
+    // MARK: For people
+
+    /// The view's other member.
+    var partner: Member? {
+        guard replica.isMember || replica.status == .learning, let view = replica.view else {
+            return nil
+        }
+        return isPrimary ? view.backups.first : view.primary
+    }
+
+    private func noteRoute() {
+        guard let partner else {
+            routeSeen = nil
+            return
+        }
+        guard let route = paths.route(to: partner.instance), route != routeSeen else { return }
+        let who = "replica \(partner.id) at \(partner.address)"
+        switch (routeSeen, route) {
+        case (.relay, .direct): log.info("the direct connection to \(who) is back")
+        case (_, .direct): break
+        case (.relay, .relay(let via, _)):
+            log.detail("what goes to \(who) is relayed by \(relayName(via)) now")
+        case (_, .relay(let via, _)):
+            log.info(
+                "the direct connection to \(who) is down: \(relayName(via)) relays what goes there")
+        }
+        setRelaying(routeSeen, false)
+        setRelaying(route, true)
+        routeSeen = route
+    }
+
+    private func setRelaying(_ route: Paths.Route?, _ isRelaying: Bool) {
+        guard case .relay(let via, _) = route else { return }
+        witnessConnection(via)?.isRelaying = isRelaying
+    }
+
+    private func relayName(_ via: Instance) -> String {
+        let name = witnessConnection(via)?.name ?? ""
+        return name.isEmpty ? "client \(via)" : "client \(name)"
+    }
+
+    /// For INFO: `direct`, `relay` or `none`, and who relays.
+    var pathWords: (path: String, via: String) {
+        switch partner.flatMap({ paths.route(to: $0.instance) }) {
+        case .direct: ("direct", "")
+        case .relay(let via, _):
+            ("relay", witnessConnection(via).flatMap { $0.name.isEmpty ? nil : $0.name } ?? "\(via)")
+        case nil: ("none", "")
+        }
+    }
+}
