@@ -60,10 +60,13 @@ extension Replica {
             guard elector != me.instance else { continue }
             switch (campaign.phase, answer) {
             case (.seeking, .none):
-                let isPrimaryDead = exited.contains(view.primary.instance)
+                // Electors who take the primary for alive would else keep alive a view in which
+                // this replica acks nothing any more.
+                let isViewOver =
+                    exited.contains(view.primary.instance) || status == .choosing
                 let seek = Message.seek(
                     number: view.number.next, attempt: campaign.attempt,
-                    isPrimaryDead: isPrimaryDead)
+                    isViewOver: isViewOver)
                 // An elector that missed the last view could not answer without it.
                 outbox.send.append(Envelope(to: elector, .view(view)))
                 outbox.send.append(Envelope(to: elector, seek))
@@ -227,12 +230,12 @@ extension Replica {
     // MARK: The elector's side
 
     mutating func onSeek(
-        _ number: ViewNumber, _ attempt: Attempt, _ isPrimaryDead: Bool, from: Instance,
+        _ number: ViewNumber, _ attempt: Attempt, _ isViewOver: Bool, from: Instance,
         into outbox: inout Outbox
     ) {
         guard isAsked(number, by: from, into: &outbox), let view else { return }
         counterSeen = max(counterSeen, attempt.counter)
-        guard from == view.primary.instance || !isPrimaryAlive(isPrimaryDead) else { return }
+        guard from == view.primary.instance || !isPrimaryAlive(isViewOver) else { return }
         if let outbid = acceptor.seek(attempt) {
             outbox.send.append(Envelope(to: from, .outbid(number: number, attempt: outbid)))
             return
@@ -269,11 +272,12 @@ extension Replica {
             || breakage == .electsThePast
     }
 
-    /// Whether this elector still takes the primary for alive: then it does not help to unseat it.
-    private func isPrimaryAlive(_ isClaimedDead: Bool) -> Bool {
-        guard let view else { return false }
+    /// Whether this elector still takes the view's primary for alive: then it does not help to
+    /// unseat it, unless the view cannot go on.
+    private func isPrimaryAlive(_ isViewOver: Bool) -> Bool {
+        guard let view, !isViewOver else { return false }
         if view.primary.instance == me.instance { return status == .normal }
-        return !isClaimedDead && !hasFailed(view.primary.instance)
+        return !hasFailed(view.primary.instance)
             && links.contains(view.primary.instance)
     }
 }

@@ -244,8 +244,8 @@ package struct Replica: Equatable, Sendable {
         case .confirmOK(let view, let probe): onConfirmOK(view, probe, from: from)
         case .attach(let view, let op): onAttach(view, op, from: from, into: &outbox)
         case .witnesses(let instances): onWitnessReport(instances, from: from)
-        case .seek(let number, let attempt, let isPrimaryDead):
-            onSeek(number, attempt, isPrimaryDead, from: from, into: &outbox)
+        case .seek(let number, let attempt, let isViewOver):
+            onSeek(number, attempt, isViewOver, from: from, into: &outbox)
         case .grant(let number, let attempt, let accepted):
             onGrant(number, attempt, accepted, from: from, into: &outbox)
         case .outbid(let number, let attempt): onOutbid(number, attempt)

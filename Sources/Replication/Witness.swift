@@ -64,10 +64,10 @@ package struct Witness: Equatable, Sendable {
         case .beat(let number):
             guard let view, view.number == number, view.primary.instance == from else { return }
             ticksSinceBeat = 0
-        case .seek(let number, let attempt, let isPrimaryDead):
+        case .seek(let number, let attempt, let isViewOver):
             guard isAsked(number, by: from, into: &outbox), let view else { return }
             let isPrimary = from == view.primary.instance
-            guard isPrimary || isPrimaryDead || !isHearingPrimary else { return }
+            guard isPrimary || isViewOver || !isHearingPrimary else { return }
             if let outbid = acceptor.seek(attempt) {
                 outbox.send.append(Envelope(to: from, .outbid(number: number, attempt: outbid)))
             } else {

@@ -543,7 +543,9 @@ extension Simulation {
     }
 
     func backOff(_ process: ReplicaProcess) {
-        process.nextDial = max(process.nextDial, now + process.dialPause)
+        // Two that call each other at the same moment should not do so again.
+        let pause = process.dialPause + random.int(0...process.dialPause / 2)
+        process.nextDial = max(process.nextDial, now + pause)
         process.dialPause = min(process.dialPause * 2, ReplicaProcess.dialPauseMax)
     }
 
