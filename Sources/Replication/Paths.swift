@@ -104,6 +104,13 @@ package struct Paths: Equatable, Sendable {
     /// The path to another replica; nil while there is none.
     package func route(to instance: Instance) -> Route? { peer(instance)?.route }
 
+    /// Whether any path goes through a client.
+    package var hasRelay: Bool {
+        peers.contains { peer in
+            if case .relay = peer.route { true } else { false }
+        }
+    }
+
     /// The frame that carries `message` on a relay path.
     package func frame(_ message: Message, to instance: Instance, path: UInt64) -> RelayFrame {
         RelayFrame(from: me, to: instance, path: path, .data(message.fields))

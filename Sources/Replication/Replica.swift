@@ -210,7 +210,7 @@ package struct Replica: Equatable, Sendable {
     package var confirmedProbe: UInt64 {
         guard status == .normal, isPrimary else { return 0 }
         if breakage == .staleRead { return probe }
-        return progress.map(\.confirmed).min() ?? probe
+        return progress.lazy.map(\.confirmed).min() ?? probe
     }
 
     package mutating func step(_ event: Event, into outbox: inout Outbox) {

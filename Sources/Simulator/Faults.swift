@@ -93,7 +93,7 @@ extension Simulation {
         case .replicaLeaves:
             let candidates = replicas.filter { $0.isUp && !$0.isPaused && $0.leavesAt == nil }
             guard let process = random.element(candidates), mayLose(process) else { return }
-            coverage.note(process.replica.isPrimary ? .primaryLeaves : .replicaLeaves)
+            coverage.note(process.face.isPrimary ? .primaryLeaves : .replicaLeaves)
             tell { "replica \(process.number) is told to end" }
             process.leavesAt = now + 500_000
             leave(process)
@@ -129,7 +129,7 @@ extension Simulation {
         let isCopied = view.members.contains { member in
             member.instance != process.me.instance
                 && replicas.contains {
-                    $0.me.instance == member.instance && $0.isUp && $0.replica.isMember
+                    $0.me.instance == member.instance && $0.isUp && $0.face.isMember
                         && $0.replica.view?.number == view.number && $0.leavesAt == nil
                 }
         }
@@ -154,17 +154,17 @@ extension Simulation {
 
     private func kill(_ process: ReplicaProcess) {
         guard mayLose(process) else { return }
-        let isPrimary = process.replica.isPrimary
+        let isPrimary = process.face.isPrimary
         coverage.note(
             isPrimary
-                ? .primaryKilled : process.replica.isMember ? .backupKilled : .learnerKilled)
+                ? .primaryKilled : process.face.isMember ? .backupKilled : .learnerKilled)
         tell { "replica \(process.number) is killed" }
         end(process, withMachine: false)
     }
 
     private func pause(_ process: ReplicaProcess, _ time: Int) {
         guard !process.isPaused else { return }
-        coverage.note(process.replica.isPrimary ? .primaryPaused : .replicaPaused)
+        coverage.note(process.face.isPrimary ? .primaryPaused : .replicaPaused)
         tell { "replica \(process.number) stops for \(time / 1_000) ms" }
         process.isPaused = true
         later(.resume(.replica(process.number)), after: time)
@@ -311,8 +311,8 @@ extension Simulation {
 
     private func whatIsMissing() -> String? {
         guard let primary else { return "no primary" }
-        let leaders = replicas.filter { $0.isUp && $0.replica.isPrimary }
-        guard leaders.count == 1, primary.replica.isPrimary, primary.replica.acceptsRequests,
+        let leaders = replicas.filter { $0.isUp && $0.face.isPrimary }
+        guard leaders.count == 1, primary.face.isPrimary, primary.face.acceptsRequests,
             let view = primary.replica.view
         else { return "primaries: \(leaders.map(\.number))" }
         let wanted = mix.shape.replicas
@@ -321,10 +321,10 @@ extension Simulation {
             guard
                 let process = replicas.first(where: {
                     $0.me.instance == member.instance && $0.isUp
-                }), process.replica.status == .normal, process.replica.view == view,
+                }), process.face.status == .normal, process.replica.view == view,
                 process.leavesAt == nil
             else { return "member \(member.id) is not there" }
-            guard process.executor.op == history.lastOp || process.replica.commitMax == history.lastOp
+            guard process.executor.op == history.lastOp || process.face.commitMax == history.lastOp
             else { return "member \(member.id) is behind" }
         }
         for member in view.backups {

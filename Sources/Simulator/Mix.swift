@@ -56,8 +56,8 @@ struct Mix {
         self.shape = shape ?? drawn
         voters = random.chance(150) ? 0 : random.int(1...5)
         isOneHost = random.chance(500)
-        suspectTicks = random.int(4...12)
-        beatTicks = random.int(1...2)
+        beatTicks = random.int(2...4)
+        suspectTicks = beatTicks * random.int(2...4)
         faultsUntil = random.int(300_000...1_200_000)
         let crowd = random.chance(200)
         let count = crowd ? random.int(6...14) : random.int(1...6)

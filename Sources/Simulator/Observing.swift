@@ -55,10 +55,7 @@ extension Simulation {
     }
 
     func noteRoutes(_ process: ReplicaProcess) {
-        let relayed = process.replica.view?.members.contains { member in
-            if case .relay = process.paths.route(to: member.instance) { true } else { false }
-        }
-        process.hasRelayed = relayed ?? false
+        process.hasRelayed = process.paths.hasRelay
     }
 
     func noteLostRelay(_ process: ReplicaProcess) {

@@ -27,6 +27,8 @@ final class ReplicaProcess {
     let tickTime: Int
 
     var replica: Replica
+    /// What of the replica is asked for all the time, as it is since its last step.
+    var face: Face
     var paths: Paths
     var executor = Executor<Polls>()
 
@@ -100,6 +102,7 @@ final class ReplicaProcess {
             address: Address(host: "s", port: UInt16(slot)), host: UInt64(host),
             pid: UInt64(number + 1))
         replica = Replica(me: me, timing: timing, membersMax: membersMax, seed: seed)
+        face = replica.face()
         paths = Paths(me: me.instance, timing: timing)
     }
 
@@ -187,4 +190,34 @@ final class ClientProcess {
         guard let view, let instance = link.instance else { return false }
         return view.contains(instance)
     }
+}
+
+/// A few facts of a replica. To read each by itself out of a process means to copy the replica.
+struct Face {
+    var status: Replica.Status
+    var isMember: Bool
+    var isPrimary: Bool
+    var acceptsRequests: Bool
+    var isChanging: Bool
+    var op: OpNumber
+    var commitMax: OpNumber
+    var probe: UInt64
+    var confirmedProbe: UInt64
+    var logCount: Int
+}
+
+extension Replica {
+    /// Checks the replica's invariants as well. Mutating only so that it is called in place.
+    mutating func face() -> Face {
+        checkInvariants()
+        return Face(
+            status: status, isMember: isMember, isPrimary: isPrimary,
+            acceptsRequests: acceptsRequests, isChanging: isChanging, op: op, commitMax: commitMax,
+            probe: probe, confirmedProbe: confirmedProbe, logCount: logCount)
+    }
+}
+
+extension Paths {
+    /// As `route(to:)`, in place.
+    mutating func routeInPlace(to instance: Instance) -> Route? { route(to: instance) }
 }

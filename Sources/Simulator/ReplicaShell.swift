@@ -36,9 +36,9 @@ extension Simulation {
         var out = Outbox()
         swap(&out, &outbox)
         process.replica.step(event, into: &out)
-        process.replica.checkInvariants()
-        if process.replica.logCount > 4_000 {
-            fail(Violation(.safety, rule: "bounds", "a log of \(process.replica.logCount) entries"))
+        process.face = process.replica.face()
+        if process.face.logCount > 4_000 {
+            fail(Violation(.safety, rule: "bounds", "a log of \(process.face.logCount) entries"))
         }
         for envelope in out.send { post(process, envelope) }
         for envelope in out.sendAfterSync { post(process, envelope) }
@@ -51,7 +51,7 @@ extension Simulation {
 
     private func post(_ process: ReplicaProcess, _ envelope: Envelope) {
         observe(process, envelope)
-        switch process.paths.route(to: envelope.to) {
+        switch process.paths.routeInPlace(to: envelope.to) {
         case .direct:
             guard let id = process.link(envelope.to) else { return }
             send(id, from: side(of: process, id), .peer(envelope.message))
@@ -181,7 +181,7 @@ extension Simulation {
     }
 
     private func noteMembers(_ process: ReplicaProcess) {
-        guard process.replica.isMember, let view = process.replica.view else {
+        guard process.face.isMember, let view = process.replica.view else {
             step(process, .members([], keepsLinksTo: []))
             return
         }
@@ -209,8 +209,8 @@ extension Simulation {
 
     func propose(_ process: ReplicaProcess) {
         guard !process.batch.isEmpty || !process.turnWaiters.isEmpty else { return }
-        guard process.replica.acceptsRequests else {
-            guard !process.replica.isChanging else { return }
+        guard process.face.acceptsRequests else {
+            guard !process.face.isChanging else { return }
             let list = process.turnWaiters
             process.turnWaiters = []
             process.turnHasReads = false
@@ -221,9 +221,9 @@ extension Simulation {
             }
             return
         }
-        let base = Int(process.replica.op.rawValue)
+        let base = Int(process.face.op.rawValue)
         if process.turnHasReads { step(process, .confirmReads) }
-        let probe = process.turnHasReads ? process.replica.probe : 0
+        let probe = process.turnHasReads ? process.face.probe : 0
         for var waiter in process.turnWaiters {
             waiter.op = waiter.op + base
             switch waiter.kind {
@@ -267,12 +267,12 @@ extension Simulation {
         let view = process.replica.view?.number ?? ViewNumber(0)
         check { () throws(Violation) in
             // Rule 7. A write that was executed before it was told may be answered still.
-            if waiter.reply == nil, process.isOut || !process.replica.isPrimary {
+            if waiter.reply == nil, process.isOut || !process.face.isPrimary {
                 throw Violation(
                     .safety, rule: "told to step down, it answers nobody",
                     "replica \(process.number) answers request \(waiter.request)")
             }
-            if waiter.reply == nil || process.replica.isPrimary {
+            if waiter.reply == nil || process.face.isPrimary {
                 try history.noteAnswer(of: process.me.instance, in: view, floor: waiter.floor)
             }
             try history.answer(waiter.request, answer, at: now)
@@ -281,7 +281,7 @@ extension Simulation {
     }
 
     private func execute(_ process: ReplicaProcess, _ entry: Entry) {
-        if process.isOut, process.replica.status == .idle {
+        if process.isOut, process.face.status == .idle {
             fail(
                 Violation(
                     .safety, rule: "told to step down, it answers nobody",
@@ -311,9 +311,10 @@ extension Simulation {
     }
 
     func release(_ process: ReplicaProcess) {
-        guard process.isUp else { return }
+        guard process.isUp, !process.waiters.isEmpty else { return }
+        let confirmed = process.replica.face().confirmedProbe
         while let waiter = process.waiters.first, waiter.op <= process.executor.op,
-            waiter.probe <= process.replica.confirmedProbe
+            waiter.probe <= confirmed
         {
             process.waiters.removeFirst()
             switch waiter.kind {
@@ -368,7 +369,7 @@ extension Simulation {
         switch effect {
         case .opened(let vote):
             process.openedAt.append((vote, now))
-            guard process.replica.isPrimary else { return }
+            guard process.face.isPrimary else { return }
             for voter in process.voters {
                 guard
                     let place = process.executor.service.voterPlace(History.name(voter.name)),
@@ -378,7 +379,7 @@ extension Simulation {
             }
         case .closed(let vote):
             process.openedAt.removeAll { $0.vote == vote }
-            guard process.replica.isPrimary, let record = process.executor.service.record(vote)
+            guard process.face.isPrimary, let record = process.executor.service.record(vote)
             else { return }
             for voter in process.voters {
                 send(voter.connection, from: 1, .result(vote, yes: record.yes, no: record.no))
@@ -437,7 +438,7 @@ extension Simulation {
     }
 
     private func onRequest(_ process: ReplicaProcess, _ request: Packet.Request, _ id: Int) {
-        let replica = process.replica
+        let replica = process.face
         if case .cast(let vote, let name, let choice) = request.kind, !replica.isPrimary {
             guard replica.isMember || replica.status == .learning else {
                 send(id, from: 1, .reply(request.number, redirect(process)))
@@ -497,7 +498,7 @@ extension Simulation {
     // MARK: Connections to other replicas
 
     func hello(of process: ReplicaProcess) -> Packet.Hello {
-        .init(member: process.me, isMember: process.replica.isMember, view: process.replica.view)
+        .init(member: process.me, isMember: process.face.isMember, view: process.replica.view)
     }
 
     private func onHello(
@@ -527,7 +528,7 @@ extension Simulation {
     }
 
     private func onServiceHello(_ process: ReplicaProcess, _ theirs: Packet.Hello) {
-        guard !process.replica.isMember, process.replica.status != .learning, process.leavesAt == nil
+        guard !process.face.isMember, process.face.status != .learning, process.leavesAt == nil
         else { return }
         if theirs.isMember, let view = theirs.view, view.primary.instance == theirs.member.instance {
             process.joinCount += 1
@@ -565,7 +566,7 @@ extension Simulation {
         step(process, .directDown(instance))
         process.nextDial = now
         // Whether anybody still listens there tells a crash from a hiccup.
-        if let member = process.replica.view?.member(instance), process.replica.isPrimary {
+        if let member = process.replica.view?.member(instance), process.face.isPrimary {
             dial(process, Int(member.address.port))
         }
         release(process)
@@ -573,7 +574,7 @@ extension Simulation {
 
     func onDialFailed(_ process: ReplicaProcess, _ slot: Int, refused: Bool) {
         process.dialed.removeAll { $0.slot == slot && $0.connection == nil }
-        guard refused, process.replica.isMember, let view = process.replica.view,
+        guard refused, process.face.isMember, let view = process.replica.view,
             let member = view.members.first(where: { Int($0.address.port) == slot }),
             member.instance != process.me.instance
         else { return }
@@ -601,7 +602,7 @@ extension Simulation {
         guard process.isUp else { return }
         sendBeats(process)
         tickLinks(process)
-        if process.replica.isPrimary { drive(process) }
+        if process.face.isPrimary { drive(process) }
         propose(process)
         release(process)
         tickLeaving(process)
@@ -620,11 +621,11 @@ extension Simulation {
             process.dialed.removeAll { $0.connection == id }
             close(id, by: 0)
         }
-        guard now >= process.nextDial, process.leavesAt == nil || process.replica.isMember else {
+        guard now >= process.nextDial, process.leavesAt == nil || process.face.isMember else {
             return
         }
-        guard process.replica.isMember, let view = process.replica.view else {
-            guard process.replica.status == .idle, process.dialed.isEmpty else { return }
+        guard process.face.isMember, let view = process.replica.view else {
+            guard process.face.status == .idle, process.dialed.isEmpty else { return }
             if let view = process.replica.view, let id = process.link(view.primary.instance),
                 Int(view.primary.address.port) == process.target
             {
@@ -656,7 +657,7 @@ extension Simulation {
 
     /// Deadlines, and voters that have gone.
     private func drive(_ process: ReplicaProcess) {
-        guard process.replica.acceptsRequests else { return }
+        guard process.face.acceptsRequests else { return }
         let polls = process.executor.service
         for (vote, at) in process.openedAt {
             let deadline = Int(polls.deadline(vote)) * 1_000
@@ -684,11 +685,11 @@ extension Simulation {
     // MARK: Leaving
 
     func leave(_ process: ReplicaProcess) {
-        guard process.replica.isMember, let view = process.replica.view else {
+        guard process.face.isMember, let view = process.replica.view else {
             exit(process)
             return
         }
-        guard process.replica.isPrimary else {
+        guard process.face.isPrimary else {
             guard !process.hasLeft else { return }
             process.hasLeft = true
             post(process, Envelope(to: view.primary.instance, .leave(process.me.instance)))
@@ -701,7 +702,7 @@ extension Simulation {
         guard let until = process.leavesAt else { return }
         if now >= until {
             exit(process)
-        } else if process.replica.acceptsRequests {
+        } else if process.face.acceptsRequests {
             leave(process)
         }
     }

@@ -295,7 +295,7 @@ package final class Simulation {
         }
         var digests: [UInt64] = []
         for process in replicas
-        where process.isUp && process.replica.isMember && process.executor.op == history.lastOp {
+        where process.isUp && process.face.isMember && process.executor.op == history.lastOp {
             digests.append(process.executor.digest)
         }
         if let first = digests.first, digests.contains(where: { $0 != first }) {
