@@ -160,6 +160,7 @@ extension Replica {
         tickCampaign(into: &outbox)
         if isPrimary, status == .normal {
             tickLearners()
+            admitLearner(into: &outbox)
             tickAbsences()
             mendElectorate(into: &outbox)
         }
@@ -175,7 +176,10 @@ extension Replica {
     private mutating func tickDrain() {
         guard campaign == nil, status == .normal, drain != nil else { return }
         drain?.ticks += 1
-        if let ticks = drain?.ticks, ticks > timing.drainTicksMax { drain = nil }
+        guard let ticks = drain?.ticks, ticks > timing.drainTicksMax else { return }
+        drain = nil
+        // Requests are not to be held up again at once.
+        ticksToNextCampaign = timing.retryTicks
     }
 
     private mutating func tickFetch(into outbox: inout Outbox) {

@@ -126,10 +126,17 @@ extension Replica {
         guard let index = learnerIndex(from, join), acked <= op else { return }
         learners[index].acked = max(learners[index].acked, acked)
         learners[index].ticksSinceHeard = 0
-        // Near enough that what is missing is on its way: stop for a moment and let it arrive.
-        if drain == nil, campaign == nil, status == .normal, learners[index].acked >= commitMax {
-            drain = Drain(goal: .admit(from))
-        }
+        admitLearner(into: &outbox)
+        checkDrain(into: &outbox)
+    }
+
+    /// Begins to let in a learner that lacks only what is on its way: requests stop for a moment
+    /// and let that arrive. Looked at time and again, as another change may have come in between.
+    mutating func admitLearner(into outbox: inout Outbox) {
+        guard drain == nil, campaign == nil, status == .normal, ticksToNextCampaign == 0,
+            let ready = learners.first(where: { $0.sent != nil && $0.acked >= commitMax })
+        else { return }
+        drain = Drain(goal: .admit(ready.member.instance))
         checkDrain(into: &outbox)
     }
 

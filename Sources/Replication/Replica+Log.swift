@@ -79,8 +79,10 @@ extension Replica {
                 return
             }
             guard entry.first == matched.next else {
-                // A hole: something was lost with a link. Ask again from where the log is sure.
+                // A hole: something was lost with a link. Ask again from where the log is sure. A
+                // learner has passed over what was sent before it heard of the present view.
                 attach(into: &outbox)
+                failJoin("a part of the log came too late", into: &outbox)
                 return
             }
             if breakage == .ackUnwritten, status == .normal, entry.last.rawValue % 7 == 0 {

@@ -32,21 +32,21 @@ enum Event {
 /// What travels on a connection.
 enum Packet {
     // Between replicas.
-    case hello(Hello)
-    case helloAnswer(Hello)
-    case peer(Message)
+    indirect case hello(Hello)
+    indirect case helloAnswer(Hello)
+    indirect case peer(Message)
     case beat
     // Client to replica.
     case offer(Instance)
     case request(Request)
     // Either way.
-    case witness(Message)
+    indirect case witness(Message)
     // Replica to client.
-    case welcome(Instance, View?)
-    case reply(Int, Answer)
+    indirect case welcome(Instance, View?)
+    indirect case reply(Int, Answer)
     case vote(UInt64)
     case result(UInt64, yes: UInt32, no: UInt32)
-    case view(View)
+    indirect case view(View)
 
     struct Hello {
         var member: Member

@@ -58,11 +58,12 @@ struct Mix {
         isOneHost = random.chance(500)
         beatTicks = random.int(2...4)
         suspectTicks = beatTicks * random.int(2...4)
-        faultsUntil = random.int(300_000...1_200_000)
+        // Most runs are short: what can go wrong goes wrong soon, or in the next run.
+        faultsUntil = random.int(200_000...(random.chance(150) ? 1_500_000 : 600_000))
         let crowd = random.chance(200)
-        let count = crowd ? random.int(6...14) : random.int(1...6)
+        let count = crowd ? random.int(6...12) : random.int(1...5)
         faults = []
-        for _ in 0..<count { faults.append(random.int(100_000...faultsUntil)) }
+        for _ in 0..<count { faults.append(random.int(60_000...faultsUntil)) }
         if crowd, random.chance(500) {
             // Several at once.
             let moment = faults[0]
@@ -86,7 +87,7 @@ struct Mix {
         decisionMax = random.element([1_000, 20_000, 200_000]) ?? 1_000
         pauseMax = random.element([10_000, 40_000, 150_000]) ?? 40_000
         restartMax = random.element([20_000, 150_000, 400_000]) ?? 150_000
-        arrivalMax = random.element([20_000, 200_000, 600_000]) ?? 20_000
+        arrivalMax = random.element([5_000, 50_000, 300_000]) ?? 5_000
     }
 }
 

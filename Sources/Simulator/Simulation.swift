@@ -82,6 +82,9 @@ package final class Simulation {
         mix = Mix(&random, shape: options.shape)
         var timing = Timing(suspectTicks: mix.suspectTicks, beatTicks: mix.beatTicks)
         timing.drainTicksMax = 20
+        timing.retryTicks = 6
+        timing.absenceTicksMax = 6
+        timing.steadyTicks = 3
         self.timing = timing
         network = Network(sites: Simulation.slots + Simulation.operatorName + 1)
         nextClientStart = [Int](repeating: 0, count: mix.voters)
@@ -118,7 +121,7 @@ package final class Simulation {
         voters.append(startClient(Self.operatorName, log: [], at: 0).number)
         for moment in mix.faults { queue.push(.fault, at: moment) }
         queue.push(.keep, at: 20_000)
-        queue.push(.heal, at: mix.faultsUntil + 50_000)
+        queue.push(.heal, at: mix.faultsUntil + 30_000)
     }
 
     // MARK: Processes
