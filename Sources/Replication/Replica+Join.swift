@@ -36,10 +36,12 @@ extension Replica {
     }
 
     mutating func onState(_ part: StatePiece, from: Instance, into outbox: inout Outbox) {
-        guard status == .learning, var fetch, fetch.primary == from, fetch.join == part.join,
-            !fetch.isRestored
-        else { return }
-        guard part.piece == fetch.piecesSeen, !part.view.contains(me.instance),
+        guard status == .learning, var fetch, fetch.primary == from, fetch.join == part.join else {
+            return
+        }
+        // A second state means that the primary had forgotten this learner: what was learnt before
+        // may not be its log any more.
+        guard !fetch.isRestored, part.piece == fetch.piecesSeen, !part.view.contains(me.instance),
             fetch.snapshot.count + part.bytes.count <= Fetch.snapshotBytesMax
         else {
             failJoin("the state came in disorder", into: &outbox)
@@ -103,13 +105,20 @@ extension Replica {
         learners.removeAll { $0.member.instance == from }
         guard view.members.count + learners.count < membersMax else {
             let holder = view.backups.first ?? learners[0].member
-            let reason = "the place is taken by replica \(holder.id) at \(holder.address)"
-            outbox.send.append(Envelope(to: from, .joinRefused(join, reason: reason)))
+            refuse(from, join, holder: holder, into: &outbox)
             return
         }
         exited.removeAll { $0 == from }
         learners.append(Learner(member: member, join: join))
         outbox.effects.append(.sendState(to: from, join: join))
+    }
+
+    func refuse(
+        _ learner: Instance, _ join: JoinID, holder: Member?, into outbox: inout Outbox
+    ) {
+        let name = holder.map { "replica \($0.id) at \($0.address)" } ?? "another"
+        let refusal = Message.joinRefused(join, reason: "the place is taken by \(name)")
+        outbox.send.append(Envelope(to: learner, refusal))
     }
 
     mutating func onStateSent(
@@ -124,7 +133,7 @@ extension Replica {
         _ join: JoinID, op acked: OpNumber, from: Instance, into outbox: inout Outbox
     ) {
         guard let index = learnerIndex(from, join), acked <= op else { return }
-        learners[index].acked = max(learners[index].acked, acked)
+        learners[index].acked = max(learners[index].acked ?? acked, acked)
         learners[index].ticksSinceHeard = 0
         admitLearner(into: &outbox)
         checkDrain(into: &outbox)
@@ -134,7 +143,7 @@ extension Replica {
     /// and let that arrive. Looked at time and again, as another change may have come in between.
     mutating func admitLearner(into outbox: inout Outbox) {
         guard drain == nil, campaign == nil, status == .normal, ticksToNextCampaign == 0,
-            let ready = learners.first(where: { $0.sent != nil && $0.acked >= commitMax })
+            let ready = learners.first(where: { ($0.acked.map { $0 >= commitMax }) ?? false })
         else { return }
         drain = Drain(goal: .admit(ready.member.instance))
         checkDrain(into: &outbox)

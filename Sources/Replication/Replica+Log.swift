@@ -151,6 +151,10 @@ extension Replica {
     ) {
         guard isFollowing(number, from) else { return }
         noteCommit(commit, into: &outbox)
+        // Entries go out before it is said that they are committed.
+        if status == .learning, commit > matched {
+            failJoin("a part of the log is missing", into: &outbox)
+        }
     }
 
     /// Learns that everything through `commit` is on every member: so it is in this log too, and

@@ -142,7 +142,8 @@ package struct Replica: Equatable, Sendable {
         var join: JoinID
         /// nil while the snapshot is being made.
         var sent: OpNumber?
-        var acked = OpNumber(0)
+        /// nil until it has the state, which may be empty.
+        var acked: OpNumber?
         var ticksSinceHeard = 0
     }
 

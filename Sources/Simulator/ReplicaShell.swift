@@ -100,6 +100,7 @@ extension Simulation {
             if options.breakage == .forgottenSessions { process.executor.forgetSessions() }
             precondition(process.executor.op == op, "a state of another op")
             process.openedAt = process.executor.service.openVotes.map { ($0, now) }
+            process.isStateOver = false
         case .truncated:
             coverage.note(.truncated)
             let list = process.waiters
@@ -130,6 +131,7 @@ extension Simulation {
         coverage.note(.viewEntered)
         let leads = view.primary.instance == process.me.instance
         process.isOut = false
+        process.isStateOver = false
         if !leads {
             let list = process.waiters
             process.waiters = []
@@ -165,6 +167,7 @@ extension Simulation {
         tell { "replica \(process.number) is out: '\(view.text)'" }
         coverage.note(.stepDown)
         process.isOut = true
+        process.isStateOver = true
         process.isLeading = false
         let list = process.waiters
         process.waiters = []
@@ -281,7 +284,7 @@ extension Simulation {
     }
 
     private func execute(_ process: ReplicaProcess, _ entry: Entry) {
-        if process.isOut, process.face.status == .idle {
+        if process.isStateOver {
             fail(
                 Violation(
                     .safety, rule: "told to step down, it answers nobody",
@@ -642,17 +645,21 @@ extension Simulation {
             return
         }
         let me = process.me.instance
+        // Who may be alone calls everybody, and the address from its command line: the others may
+        // have gone on without it and have no reason to look for it.
+        let isAlone =
+            view.primary.instance == me
+            ? view.backups.contains { process.replica.hasFailed($0.instance) }
+            : process.replica.hasFailed(view.primary.instance)
         for member in view.members where member.instance != me {
-            // A primary waits to be called; only if it may be alone does it call by itself, as
-            // the others may have gone on without it and have no reason to look for it.
             let isKept =
-                view.primary.instance == me
-                ? process.replica.hasFailed(member.instance)
-                : member.instance == view.primary.instance || member.instance < me
-            guard isKept, process.link(member.instance) == nil else { continue }
+                view.primary.instance != me
+                && (member.instance == view.primary.instance || member.instance < me)
+            guard isKept || isAlone, process.link(member.instance) == nil else { continue }
             backOff(process)
             dial(process, Int(member.address.port))
         }
+        if isAlone, random.chance(200) { dial(process, random.int(0...Self.slots - 1)) }
     }
 
     /// Deadlines, and voters that have gone.
