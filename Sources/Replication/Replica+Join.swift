@@ -103,7 +103,8 @@ extension Replica {
             return
         }
         learners.removeAll { $0.member.instance == from }
-        guard view.members.count + learners.count < membersMax else {
+        guard view.members.count + learners.count < membersMax || breakage == .placesUncounted
+        else {
             let holder = view.backups.first ?? learners[0].member
             refuse(from, join, holder: holder, into: &outbox)
             return
@@ -143,7 +144,10 @@ extension Replica {
     /// and let that arrive. Looked at time and again, as another change may have come in between.
     mutating func admitLearner(into outbox: inout Outbox) {
         guard drain == nil, campaign == nil, status == .normal, ticksToNextCampaign == 0,
-            let ready = learners.first(where: { ($0.acked.map { $0 >= commitMax }) ?? false })
+            let ready = learners.first(where: { learner in
+                learner.acked.map { $0 >= commitMax }
+                    ?? (breakage == .learnerTooEarly && learner.sent != nil)
+            })
         else { return }
         drain = Drain(goal: .admit(ready.member.instance))
         checkDrain(into: &outbox)
@@ -151,9 +155,7 @@ extension Replica {
 
     private func learnerIndex(_ instance: Instance, _ join: JoinID) -> Int? {
         guard isPrimary else { return nil }
-        return learners.firstIndex {
-            $0.member.instance == instance && ($0.join == join || breakage == .oldJoinCounts)
-        }
+        return learners.firstIndex { $0.member.instance == instance && $0.join == join }
     }
 
     /// A learner whose machine is gone says nothing, nor does its connection: it must not hold the

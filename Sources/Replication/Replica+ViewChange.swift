@@ -89,8 +89,12 @@ extension Replica {
         }
         let wasMember = isMember
         let isNext = news.number == view?.number.next
-        learnOfView(news)
+        if !(wasMember && breakage == .staysAfterRemoval) { learnOfView(news) }
         if wasMember {
+            if breakage == .staysAfterRemoval {
+                outbox.effects.append(.removed(news))
+                return
+            }
             stepDown(into: &outbox)
             outbox.effects.append(.removed(news))
         } else if status == .learning, fetch?.primary != news.primary.instance {
@@ -188,7 +192,7 @@ extension Replica {
     /// One whose connection broke while its admission was being decided may come in all the same,
     /// and another have been given its place meanwhile.
     private mutating func turnAwaySurplus(into outbox: inout Outbox) {
-        while let view, let last = learners.last,
+        while let view, let last = learners.last, breakage != .placesUncounted,
             view.members.count + learners.count > membersMax
         {
             learners.removeLast()

@@ -88,6 +88,7 @@ extension Simulation {
                 let message = Message.state(
                     join, view: view, op: process.executor.op, piece: piece, pieces: pieces,
                     bytes: Array(part))
+                ambush(process, Envelope(to: learner, message))
                 send(id, from: side(of: process, id), .peer(message))
             }
             step(process, .stateSent(to: learner, join: join, op: process.executor.op))
@@ -127,9 +128,12 @@ extension Simulation {
 
     private func onEntered(_ process: ReplicaProcess, _ view: View) {
         tell { "replica \(process.number) enters '\(view.text)'" }
-        check { () throws(Violation) in try history.note(view, entered: true) }
+        noteView(view)
         coverage.note(.viewEntered)
         let leads = view.primary.instance == process.me.instance
+        if replicas.contains(where: { $0.isUp && $0.isLeading && $0.number != process.number }), leads {
+            coverage.note(.twoPrimariesAtOnce)
+        }
         process.isOut = false
         process.isStateOver = false
         if !leads {
@@ -230,9 +234,7 @@ extension Simulation {
         for var waiter in process.turnWaiters {
             waiter.op = waiter.op + base
             switch waiter.kind {
-            case .read, .results:
-                waiter.probe = probe
-                if options.breakage == .readBeforeCommit { waiter.op = OpNumber(0) }
+            case .read, .results: waiter.probe = probe
             case .write, .join: break
             }
             process.waiters.append(waiter)
@@ -682,7 +684,7 @@ extension Simulation {
                 continue
             }
             process.absentTicks[name] += 1
-            guard process.absentTicks[name] > 60 else { continue }
+            guard process.absentTicks[name] > 30 else { continue }
             process.absentTicks[name] = 0
             coverage.note(.absentVoterRemoved)
             append(process, .leave(voter: polls.voters[place]))
