@@ -95,6 +95,55 @@ extension ProcessSuite {
             }
         }
 
+        /// Nothing tells either end that the connections are dead, but the silence on them.
+        @Test func silentCut() throws {
+            try with(clients: 3, flags: ["--misses", "20"]) { (cluster, names) throws in
+                let before = try waitForPath(cluster, "direct").map { $0["view"] }
+                for _ in 0..<2 {
+                    let began = Date()
+                    try link(cluster, "CUT SILENT")
+                    try waitForPath(cluster, "relay")
+                    // Half of the time after which a replica counts as failed.
+                    #expect(Date().timeIntervalSince(began) > 0.7)
+                    try waitForVotes(cluster, names, more: 20)
+                    try link(cluster, "HEAL")
+                    try waitForPath(cluster, "direct")
+                    // And the heartbeats are back, too, or it would be given up again.
+                    usleep(1_500_000)
+                    let healed = try waitForPath(cluster, "direct")
+                    #expect(healed.map { $0["view"] } == before, "\(cluster.words)")
+                    let said = cluster.said("backup", "err").split(separator: "\n")
+                    #expect(said.count { $0.contains("relays what") } <= 2, "\(cluster.words)")
+                }
+                try finish(cluster, names, ballots: nil)
+            }
+        }
+
+        /// Without clients both wait for the link.
+        @Test func cutWithoutClients() throws {
+            let cluster = try Cluster()
+            defer { cluster.end() }
+            try cluster.primary(hooks)
+            try cluster.backup(hooks)
+            let before = try cluster.waitForPair()
+            let client = try RawClient(cluster.ports[0])
+            try link(cluster, "CUT")
+            try client.send(Array("VOTE.OPEN x ROLL open\r\n".utf8))
+            try waitForPath(cluster, "none")
+            usleep(1_000_000)
+            for port in cluster.ports {
+                let now = try cluster.info(port)
+                #expect(now["state"] == "pair" && now["commit"] == before["commit"])
+            }
+            try link(cluster, "HEAL")
+            // The view may have been changed by then; the vote is open, or it is said to try again.
+            let reply = try client.receive()
+            #expect(reply == .number(1) || reply.code == "TRYAGAIN", "\(reply)")
+            let after = try cluster.waitForPair()
+            #expect([before["pid"], before["backup_pid"]].contains(after["pid"]))
+            #expect([before["pid"], before["backup_pid"]].contains(after["backup_pid"]))
+        }
+
         /// Only one end is cut off: it takes no connections from the other.
         @Test(arguments: [0, 1]) func halfCut(end: Int) throws {
             try with(clients: 2) { (cluster, names) throws in
