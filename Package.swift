@@ -16,12 +16,16 @@ let package = Package(
         .executable(name: "pollsrv", targets: ["pollsrv"]),
         .executable(name: "pollclient", targets: ["pollclient"]),
         .executable(name: "pollctl", targets: ["pollctl"]),
+        .executable(name: "pollsim", targets: ["pollsim"]),
         .library(name: "PollClient", targets: ["Client"]),
     ],
     targets: [
         .target(name: "Wire", swiftSettings: pure),
         .target(name: "Replication", dependencies: ["Wire"], swiftSettings: pure),
         .target(name: "Services", dependencies: ["Wire"], swiftSettings: pure),
+        .target(
+            name: "Simulator", dependencies: ["Wire", "Replication", "Services"],
+            swiftSettings: pure),
         .target(name: "Arguments", swiftSettings: pure),
         .target(name: "CLinux"),
         .target(name: "Linux", dependencies: ["CLinux"], swiftSettings: strict),
@@ -43,6 +47,10 @@ let package = Package(
         .executableTarget(
             name: "pollctl",
             dependencies: ["Client", "Wire", "Linux", "Arguments"],
+            swiftSettings: strict),
+        .executableTarget(
+            name: "pollsim",
+            dependencies: ["Simulator", "Replication", "Linux", "Arguments"],
             swiftSettings: strict),
         .testTarget(name: "WireTests", dependencies: ["Wire"], swiftSettings: strict),
         .testTarget(

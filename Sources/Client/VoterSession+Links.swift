@@ -164,7 +164,9 @@ extension VoterSession {
             self.view?.backups = news.backups
         }
         guard news.number > number else { return }
-        let hasNewPrimary = view?.primary != news.primary
+        // Where a view was missed another may have led in between, and this one, its backup, has
+        // asked for no ballots meanwhile.
+        let hasNewPrimary = view?.primary != news.primary || news.number != number.next
         // A view may differ in its witnesses alone, which is nothing to people.
         let words = Self.describe(news)
         outbox.notices.append(view?.members == news.members ? .detail(words) : .news(words))

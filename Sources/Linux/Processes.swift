@@ -115,6 +115,9 @@ package enum Processes {
         return 0
     }
 
+    /// Cores of this machine.
+    package static var coreCount: Int { max(1, sysconf(CInt(_SC_NPROCESSORS_ONLN))) }
+
     /// Raises the limit of open descriptors to what the system allows and gives it.
     package static func raiseDescriptorLimit() -> Int {
         var limit = rlimit()

@@ -6,20 +6,23 @@ package struct Acceptor: Equatable, Sendable {
     /// The highest attempt that was granted or accepted; nothing lower is taken any more.
     package private(set) var granted: Attempt?
     package private(set) var accepted: Accepted?
+    /// Only tests set it.
+    package var breakage: Breakage?
 
     package init() {}
 
     /// Phase 1. Nil: granted, and `accepted` goes with the answer; else the attempt that was
     /// granted before and outbids this one.
     package mutating func seek(_ attempt: Attempt) -> Attempt? {
-        if let granted, granted > attempt { return granted }
+        if let granted, granted > attempt, breakage != .grantsTwice { return granted }
         granted = attempt
+        if breakage == .acceptedUnreported { accepted = nil }
         return nil
     }
 
     /// Phase 2. Nil: accepted; else the attempt that outbids this one.
     package mutating func propose(_ attempt: Attempt, _ view: View) -> Attempt? {
-        if let granted, granted > attempt { return granted }
+        if let granted, granted > attempt, breakage != .grantsTwice { return granted }
         granted = attempt
         accepted = Accepted(attempt: attempt, view: view)
         return nil

@@ -39,6 +39,9 @@ package struct Executor<Service: StateMachine>: Equatable, Sendable {
         precondition(op == entry.last, "entry to \(entry.last) ended at \(op)")
     }
 
+    /// For `Breakage.forgottenSessions`.
+    package mutating func forgetSessions() { sessions.removeAll() }
+
     package func snapshot() -> [UInt8] {
         var writer = SnapshotWriter()
         writer.add(op.rawValue)

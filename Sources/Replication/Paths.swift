@@ -49,6 +49,8 @@ package struct Paths: Equatable, Sendable {
     private var ticksToPathBeat = 0
     /// For the numbers of the paths that this replica opens.
     private var opened: UInt64 = 0
+    /// Only tests set it.
+    package var breakage: Breakage?
 
     private struct Peer: Equatable, Sendable {
         var instance: Instance
@@ -102,6 +104,13 @@ package struct Paths: Equatable, Sendable {
     /// The path to another replica; nil while there is none.
     package func route(to instance: Instance) -> Route? { peer(instance)?.route }
 
+    /// Whether any path goes through a client.
+    package var hasRelay: Bool {
+        peers.contains { peer in
+            if case .relay = peer.route { true } else { false }
+        }
+    }
+
     /// The frame that carries `message` on a relay path.
     package func frame(_ message: Message, to instance: Instance, path: UInt64) -> RelayFrame {
         RelayFrame(from: me, to: instance, path: path, .data(message.fields))
@@ -126,11 +135,14 @@ package struct Paths: Equatable, Sendable {
             effects.append(.step(.exited(instance)))
         case .witnessUp(let witness):
             // A newer connection of the same client: what was on its way on the older is lost.
-            loseWitness(witness, into: &effects)
+            if breakage != .pathOutlivesClient { loseWitness(witness, into: &effects) }
+            witnesses.removeAll { $0 == witness }
             let place = witnesses.firstIndex { $0 > witness } ?? witnesses.count
             witnesses.insert(witness, at: place)
             for index in peers.indices { open(index, after: nil, into: &effects) }
-        case .witnessDown(let witness): loseWitness(witness, into: &effects)
+        case .witnessDown(let witness):
+            if breakage == .pathOutlivesClient { return }
+            loseWitness(witness, into: &effects)
         case .frame(let frame, let via): onFrame(frame, via: via, into: &effects)
         case .tick: onTick(into: &effects)
         case .members(let members, let kept): onMembers(members, kept, into: &effects)
@@ -267,7 +279,8 @@ package struct Paths: Equatable, Sendable {
             answerClosed(frame, via: via, into: &effects)
             return
         }
-        let isInUse = peers[index].route == .relay(via: via, path: frame.path)
+        var isInUse = peers[index].route == .relay(via: via, path: frame.path)
+        if breakage == .lateFramesTaken, case .relay = peers[index].route { isInUse = true }
         switch frame.body {
         case .open: onOpen(frame, index, via: via, into: &effects)
         case .accept:

@@ -27,7 +27,7 @@ extension Replica {
     mutating func startChange(into outbox: inout Outbox) {
         guard isMember, campaign == nil, let view, let wanted = nextView() else { return }
         // Attempt 0 is the primary's, without phase 1, once: as nobody can have proposed before.
-        if isPrimary, acceptor.granted == nil {
+        if isPrimary, acceptor.granted == nil || breakage == .attemptZeroTwice {
             let attempt = Attempt(counter: 0, proposer: me.instance)
             let answers = [Campaign.Answer](repeating: .none, count: view.electorate.count)
             campaign = Campaign(attempt: attempt, phase: .seeking, proposal: nil, answers: answers)
@@ -60,10 +60,13 @@ extension Replica {
             guard elector != me.instance else { continue }
             switch (campaign.phase, answer) {
             case (.seeking, .none):
-                let isPrimaryDead = exited.contains(view.primary.instance)
+                // Electors who take the primary for alive would else keep alive a view in which
+                // this replica acks nothing any more.
+                let isViewOver =
+                    exited.contains(view.primary.instance) || status == .choosing
                 let seek = Message.seek(
                     number: view.number.next, attempt: campaign.attempt,
-                    isPrimaryDead: isPrimaryDead)
+                    isViewOver: isViewOver)
                 // An elector that missed the last view could not answer without it.
                 outbox.send.append(Envelope(to: elector, .view(view)))
                 outbox.send.append(Envelope(to: elector, seek))
@@ -116,7 +119,7 @@ extension Replica {
         where highest.map({ accepted.attempt > $0.attempt }) ?? true {
             highest = accepted
         }
-        guard let highest else { return nextView() }
+        guard let highest, breakage != .reportedIgnored else { return nextView() }
         let possible = campaign.answers.filter { answer in
             switch answer {
             case .none: true
@@ -132,7 +135,7 @@ extension Replica {
         precondition(next.contains(me.instance), "proposing a view without oneself")
         precondition(next.number == view.number.next, "proposing \(next.number)")
         // From here on this replica commits, answers and acks nothing in the present view.
-        status = .choosing
+        if breakage != .proposerGoesOn { status = .choosing }
         campaign?.phase = .proposing
         campaign?.proposal = next
         campaign?.ticks = 0
@@ -171,8 +174,9 @@ extension Replica {
     private func quorum(of view: View) -> Int {
         guard view.electorate.count == 2,
             let other = view.electorate.first(where: { $0 != me.instance }),
-            view.contains(other), exited.contains(other), view.electorate.contains(me.instance)
-        else { return view.majority }
+            view.contains(other), view.electorate.contains(me.instance),
+            exited.contains(other) || (breakage == .proofBySilence && hasFailed(other))
+        else { return breakage == .quorumTooSmall ? max(1, view.majority - 1) : view.majority }
         return 1
     }
 
@@ -226,12 +230,12 @@ extension Replica {
     // MARK: The elector's side
 
     mutating func onSeek(
-        _ number: ViewNumber, _ attempt: Attempt, _ isPrimaryDead: Bool, from: Instance,
+        _ number: ViewNumber, _ attempt: Attempt, _ isViewOver: Bool, from: Instance,
         into outbox: inout Outbox
     ) {
         guard isAsked(number, by: from, into: &outbox), let view else { return }
         counterSeen = max(counterSeen, attempt.counter)
-        guard from == view.primary.instance || !isPrimaryAlive(isPrimaryDead) else { return }
+        guard from == view.primary.instance || !isPrimaryAlive(isViewOver) else { return }
         if let outbid = acceptor.seek(attempt) {
             outbox.send.append(Envelope(to: from, .outbid(number: number, attempt: outbid)))
             return
@@ -260,18 +264,20 @@ extension Replica {
         _ number: ViewNumber, by from: Instance, into outbox: inout Outbox
     ) -> Bool {
         guard isMember, let view else { return false }
-        guard number > view.number else {
+        guard number > view.number || breakage == .electsThePast else {
             outbox.send.append(Envelope(to: from, .view(view)))
             return false
         }
         return number == view.number.next && view.electorate.contains(me.instance)
+            || breakage == .electsThePast
     }
 
-    /// Whether this elector still takes the primary for alive: then it does not help to unseat it.
-    private func isPrimaryAlive(_ isClaimedDead: Bool) -> Bool {
-        guard let view else { return false }
+    /// Whether this elector still takes the view's primary for alive: then it does not help to
+    /// unseat it, unless the view cannot go on.
+    private func isPrimaryAlive(_ isViewOver: Bool) -> Bool {
+        guard let view, !isViewOver else { return false }
         if view.primary.instance == me.instance { return status == .normal }
-        return !isClaimedDead && !hasFailed(view.primary.instance)
+        return !hasFailed(view.primary.instance)
             && links.contains(view.primary.instance)
     }
 }

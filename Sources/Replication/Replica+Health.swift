@@ -1,8 +1,9 @@
-import Wire
+package import Wire
 
 // Who is alive, which clients can witness, and what time brings.
 extension Replica {
-    func hasFailed(_ instance: Instance) -> Bool {
+    /// Whether this replica counts another member of its view as failed.
+    package func hasFailed(_ instance: Instance) -> Bool {
         if exited.contains(instance) { return true }
         guard let life = health.first(where: { $0.instance == instance }) else { return false }
         return life.isRefused || life.hasLeft || life.ticksSinceHeard > timing.suspectTicks
@@ -151,20 +152,21 @@ extension Replica {
     mutating func onTick(into outbox: inout Outbox) {
         for index in health.indices { health[index].ticksSinceHeard += 1 }
         ticksSinceWitnessChange = min(ticksSinceWitnessChange + 1, timing.steadyTicks)
+        ticksToRetry -= 1
         tickFetch(into: &outbox)
+        defer { if ticksToRetry <= 0 { ticksToRetry = timing.retryTicks } }
         guard isMember else { return }
         tickDrain()
         tickCampaign(into: &outbox)
         if isPrimary, status == .normal {
+            tickLearners()
+            admitLearner(into: &outbox)
             tickAbsences()
             mendElectorate(into: &outbox)
         }
         sendCommit(into: &outbox)
         beat(into: &outbox)
-        ticksToRetry -= 1
-        guard ticksToRetry <= 0 else { return }
-        ticksToRetry = timing.retryTicks
-        if let view, status == .normal, !isPrimary, !isAttached,
+        if ticksToRetry <= 0, let view, status == .normal, !isPrimary, !isAttached,
             links.contains(view.primary.instance)
         {
             attach(into: &outbox)
@@ -174,14 +176,20 @@ extension Replica {
     private mutating func tickDrain() {
         guard campaign == nil, status == .normal, drain != nil else { return }
         drain?.ticks += 1
-        if let ticks = drain?.ticks, ticks > timing.drainTicksMax { drain = nil }
+        guard let ticks = drain?.ticks, ticks > timing.drainTicksMax else { return }
+        drain = nil
+        // Requests are not to be held up again at once.
+        ticksToNextCampaign = timing.retryTicks
     }
 
     private mutating func tickFetch(into outbox: inout Outbox) {
         guard status == .learning else { return }
         fetch?.ticksSinceNews += 1
-        if let fetch, fetch.ticksSinceNews > timing.suspectTicks + 10 * timing.retryTicks {
+        guard let fetch else { return }
+        if fetch.ticksSinceNews > joinTicksMax {
             failJoin("it has been silent for too long", into: &outbox)
+        } else if ticksToRetry <= 0 {
+            outbox.send.append(Envelope(to: fetch.primary, .join(fetch.join, me)))
         }
     }
 

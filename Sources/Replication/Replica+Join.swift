@@ -28,6 +28,10 @@ extension Replica {
         guard status == .idle || status == .learning else { return }
         status = .learning
         fetch = Fetch(primary: primary, join: join)
+        if breakage == .joinWipesLog {
+            log = []
+            (op, commitMax, matched) = (commitMin, commitMin, commitMin)
+        }
         outbox.send.append(Envelope(to: primary, .join(join, me)))
     }
 
@@ -91,6 +95,11 @@ extension Replica {
             outbox.send.append(Envelope(to: from, .view(view)))
             return
         }
+        if let index = learnerIndex(from, join) {
+            // Only to say that it is still there.
+            learners[index].ticksSinceHeard = 0
+            return
+        }
         learners.removeAll { $0.member.instance == from }
         guard view.members.count + learners.count < membersMax else {
             let holder = view.backups.first ?? learners[0].member
@@ -116,17 +125,38 @@ extension Replica {
     ) {
         guard let index = learnerIndex(from, join), acked <= op else { return }
         learners[index].acked = max(learners[index].acked, acked)
-        // Near enough that what is missing is on its way: stop for a moment and let it arrive.
-        if drain == nil, campaign == nil, status == .normal, learners[index].acked >= commitMax {
-            drain = Drain(goal: .admit(from))
-        }
+        learners[index].ticksSinceHeard = 0
+        admitLearner(into: &outbox)
+        checkDrain(into: &outbox)
+    }
+
+    /// Begins to let in a learner that lacks only what is on its way: requests stop for a moment
+    /// and let that arrive. Looked at time and again, as another change may have come in between.
+    mutating func admitLearner(into outbox: inout Outbox) {
+        guard drain == nil, campaign == nil, status == .normal, ticksToNextCampaign == 0,
+            let ready = learners.first(where: { $0.sent != nil && $0.acked >= commitMax })
+        else { return }
+        drain = Drain(goal: .admit(ready.member.instance))
         checkDrain(into: &outbox)
     }
 
     private func learnerIndex(_ instance: Instance, _ join: JoinID) -> Int? {
         guard isPrimary else { return nil }
-        return learners.firstIndex { $0.member.instance == instance && $0.join == join }
+        return learners.firstIndex {
+            $0.member.instance == instance && ($0.join == join || breakage == .oldJoinCounts)
+        }
     }
+
+    /// A learner whose machine is gone says nothing, nor does its connection: it must not hold the
+    /// place of one that is there.
+    mutating func tickLearners() {
+        for index in learners.indices { learners[index].ticksSinceHeard += 1 }
+        let silent = learners.filter { $0.ticksSinceHeard > joinTicksMax }
+        for learner in silent { forgetLearner(learner.member.instance) }
+    }
+
+    /// How long either side of a join waits for a word from the other.
+    var joinTicksMax: Int { timing.suspectTicks + 10 * timing.retryTicks }
 
     mutating func forgetLearner(_ instance: Instance) {
         learners.removeAll { $0.member.instance == instance }
@@ -150,6 +180,7 @@ extension Replica {
             switch drain.goal {
             case .admit(let instance):
                 learners.first { $0.member.instance == instance }?.acked == op
+                    || breakage == .learnerTooEarly
             case .handOver: progress.allSatisfy { $0.acked == op && $0.sent != nil }
             }
         if isReady { startChange(into: &outbox) }

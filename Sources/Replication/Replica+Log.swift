@@ -46,7 +46,8 @@ extension Replica {
     /// Primary: commits what every member has, and executes it.
     mutating func advanceCommit(into outbox: inout Outbox) {
         guard status == .normal, isPrimary else { return }
-        let onAll = progress.map(\.acked).min().map { min($0, op) } ?? op
+        var onAll = progress.map(\.acked).min().map { min($0, op) } ?? op
+        if breakage == .noWriteAll { onAll = op }
         commitMax = max(commitMax, onAll)
         executeCommitted(through: commitMax, into: &outbox)
     }
@@ -72,9 +73,21 @@ extension Replica {
         guard isFollowing(number, from) else { return }
         noteCommit(commit, into: &outbox)
         if entry.last > matched {
+            if breakage == .ackBehindHole, entry.first > matched.next {
+                let ok = Message.prepareOK(view: number, op: entry.last)
+                outbox.sendAfterSync.append(Envelope(to: from, ok))
+                return
+            }
             guard entry.first == matched.next else {
-                // A hole: something was lost with a link. Ask again from where the log is sure.
+                // A hole: something was lost with a link. Ask again from where the log is sure. A
+                // learner has passed over what was sent before it heard of the present view.
                 attach(into: &outbox)
+                failJoin("a part of the log came too late", into: &outbox)
+                return
+            }
+            if breakage == .ackUnwritten, status == .normal, entry.last.rawValue % 7 == 0 {
+                let ok = Message.prepareOK(view: number, op: entry.last)
+                outbox.sendAfterSync.append(Envelope(to: from, ok))
                 return
             }
             take(entry, into: &outbox)
@@ -88,7 +101,7 @@ extension Replica {
     /// difference on is the old tail removed, so that nothing acked is ever missing in between.
     private mutating func take(_ entry: Entry, into outbox: inout Outbox) {
         if let index = log.firstIndex(where: { $0.last >= entry.first }) {
-            if isSameEntry(log[index], entry) { return }
+            if isSameEntry(log[index], entry) || breakage == .noTruncation { return }
             let kept = log[index].first.rawValue - 1
             precondition(kept >= commitMax.rawValue, "entry \(entry.first) contradicts a commit")
             log.removeSubrange(index...)
@@ -108,7 +121,11 @@ extension Replica {
             guard let fetch else { return }
             let ok = Message.learnOK(fetch.join, op: matched)
             outbox.sendAfterSync.append(Envelope(to: fetch.primary, ok))
-        case .idle, .choosing: return
+        case .choosing:
+            guard breakage == .proposerStillAcks else { return }
+            let ok = Message.prepareOK(view: view.number, op: matched)
+            outbox.sendAfterSync.append(Envelope(to: view.primary.instance, ok))
+        case .idle: return
         }
     }
 
@@ -124,7 +141,8 @@ extension Replica {
         case .learning:
             fetch?.ticksSinceNews = 0
             return fetch?.primary == from && fetch?.isRestored == true
-        case .idle, .choosing: return false
+        case .choosing: return breakage == .proposerStillAcks && !isPrimary
+        case .idle: return false
         }
     }
 
@@ -215,7 +233,8 @@ extension Replica {
 
     mutating func onConfirmOK(_ number: ViewNumber, _ probe: UInt64, from: Instance) {
         guard let index = backupIndex(number, from), probe <= self.probe else { return }
-        progress[index].confirmed = max(progress[index].confirmed, probe)
+        let confirmed = breakage == .anyConfirmCounts ? self.probe : probe
+        progress[index].confirmed = max(progress[index].confirmed, confirmed)
     }
 
     /// Lets idle backups know what has been committed.

@@ -15,7 +15,7 @@ extension Replica {
             switch drain?.goal {
             case .admit(let instance):
                 if let learner = learners.first(where: { $0.member.instance == instance }),
-                    learner.acked == op
+                    learner.acked == op || breakage == .learnerTooEarly
                 {
                     others.append(learner.member)
                 }
@@ -81,7 +81,8 @@ extension Replica {
 
     /// News of a decided view, from anybody.
     mutating func onView(_ news: View, into outbox: inout Outbox) {
-        guard news.number > (view?.number ?? ViewNumber(0)) else { return }
+        let isOlderTaken = breakage == .oldNewsBelieved && news != view
+        guard news.number > (view?.number ?? ViewNumber(0)) || isOlderTaken else { return }
         if news.contains(me.instance), isMember || hasState {
             enter(news, into: &outbox)
             return
@@ -99,6 +100,7 @@ extension Replica {
     mutating func learnOfView(_ news: View) {
         view = news
         acceptor = Acceptor()
+        acceptor.breakage = breakage
         counterSeen = 0
         campaign = nil
     }
@@ -146,6 +148,10 @@ extension Replica {
         noteWitnessChange()
         ticksToBeat = 0
         if next.primary.instance == me.instance {
+            if breakage == .tailForgotten, old?.primary != me {
+                log = []
+                op = commitMax
+            }
             matched = op
             progress = next.backups.map { backup in
                 if var known = oldProgress.first(where: { $0.0 == backup.instance })?.1 {
@@ -162,7 +168,7 @@ extension Replica {
         } else {
             // As a learner it has acked the primary's whole log; as a backup of the same primary
             // what it knew it still knows; under another only what is committed is sure.
-            if wasLearner {
+            if wasLearner || breakage == .tailTrusted {
                 matched = op
             } else if !wasBackupOfSame {
                 matched = commitMax

@@ -124,6 +124,8 @@ package struct Replica: Equatable, Sendable {
 
     var ticksToBeat = 0
     var ticksToRetry = 0
+    /// Only tests set it.
+    package var breakage: Breakage? { didSet { acceptor.breakage = breakage } }
     /// For back-off alone (xorshift64*, Marsaglia 2003, Vigna 2016).
     var randomState: UInt64
 
@@ -141,6 +143,7 @@ package struct Replica: Equatable, Sendable {
         /// nil while the snapshot is being made.
         var sent: OpNumber?
         var acked = OpNumber(0)
+        var ticksSinceHeard = 0
     }
 
     struct Fetch: Equatable, Sendable {
@@ -185,6 +188,9 @@ package struct Replica: Equatable, Sendable {
         randomState = seed | 1
     }
 
+    /// How many entries wait to be committed and executed.
+    package var logCount: Int { log.count }
+
     package var isMember: Bool { status == .normal || status == .choosing }
     package var isPrimary: Bool { isMember && view?.primary.instance == me.instance }
 
@@ -203,7 +209,8 @@ package struct Replica: Equatable, Sendable {
     /// Reads with a probe up to this one may be answered, once the log of their time is executed.
     package var confirmedProbe: UInt64 {
         guard status == .normal, isPrimary else { return 0 }
-        return progress.map(\.confirmed).min() ?? probe
+        if breakage == .staleRead { return probe }
+        return progress.lazy.map(\.confirmed).min() ?? probe
     }
 
     package mutating func step(_ event: Event, into outbox: inout Outbox) {
@@ -237,8 +244,8 @@ package struct Replica: Equatable, Sendable {
         case .confirmOK(let view, let probe): onConfirmOK(view, probe, from: from)
         case .attach(let view, let op): onAttach(view, op, from: from, into: &outbox)
         case .witnesses(let instances): onWitnessReport(instances, from: from)
-        case .seek(let number, let attempt, let isPrimaryDead):
-            onSeek(number, attempt, isPrimaryDead, from: from, into: &outbox)
+        case .seek(let number, let attempt, let isViewOver):
+            onSeek(number, attempt, isViewOver, from: from, into: &outbox)
         case .grant(let number, let attempt, let accepted):
             onGrant(number, attempt, accepted, from: from, into: &outbox)
         case .outbid(let number, let attempt): onOutbid(number, attempt)

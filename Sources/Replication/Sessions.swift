@@ -59,6 +59,8 @@ package struct Sessions: Equatable, Sendable {
         for (place, session) in sessions.enumerated() { places[session.client] = place }
     }
 
+    package mutating func removeAll() { self = Sessions() }
+
     package func write(to writer: inout SnapshotWriter) {
         writer.add(sessions.count)
         for session in sessions {

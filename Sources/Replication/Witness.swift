@@ -10,6 +10,8 @@ package struct Witness: Equatable, Sendable {
     package private(set) var view: View?
     /// For the view after `view`.
     private var acceptor = Acceptor()
+    /// Only tests set it.
+    package var breakage: Breakage? { didSet { acceptor.breakage = breakage } }
     private var ticksSinceBeat = 0
     /// Replicas with a standing connection, ascending.
     private var replicas: [Instance] = []
@@ -62,10 +64,10 @@ package struct Witness: Equatable, Sendable {
         case .beat(let number):
             guard let view, view.number == number, view.primary.instance == from else { return }
             ticksSinceBeat = 0
-        case .seek(let number, let attempt, let isPrimaryDead):
+        case .seek(let number, let attempt, let isViewOver):
             guard isAsked(number, by: from, into: &outbox), let view else { return }
             let isPrimary = from == view.primary.instance
-            guard isPrimary || isPrimaryDead || !isHearingPrimary else { return }
+            guard isPrimary || isViewOver || !isHearingPrimary else { return }
             if let outbid = acceptor.seek(attempt) {
                 outbox.send.append(Envelope(to: from, .outbid(number: number, attempt: outbid)))
             } else {
@@ -105,6 +107,7 @@ package struct Witness: Equatable, Sendable {
         let wasElector = isElector
         view = news
         acceptor = Acceptor()
+        acceptor.breakage = breakage
         ticksSinceBeat = 0
         // A replica that was cut off from the others learns from its witnesses that it is out.
         guard wasElector || isElector else { return }
@@ -118,10 +121,10 @@ package struct Witness: Equatable, Sendable {
     private func isAsked(_ number: ViewNumber, by from: Instance, into outbox: inout Outbox) -> Bool
     {
         guard let view else { return false }
-        guard number > view.number else {
+        guard number > view.number || breakage == .electsThePast else {
             outbox.send.append(Envelope(to: from, .view(view)))
             return false
         }
-        return number == view.number.next && isElector
+        return number == view.number.next && isElector || breakage == .electsThePast
     }
 }

@@ -75,7 +75,9 @@ package enum Message: Equatable, Sendable {
     case witnesses([Instance])
 
     // The choice of view `number`.
-    case seek(number: ViewNumber, attempt: Attempt, isPrimaryDead: Bool)
+    /// `isViewOver`: the view before cannot go on, as its primary's process is proved to have
+    /// exited or the sender has proposed and acks nothing in it any more.
+    case seek(number: ViewNumber, attempt: Attempt, isViewOver: Bool)
     case grant(number: ViewNumber, attempt: Attempt, accepted: Accepted?)
     /// The elector has granted a higher attempt than the one it was asked for.
     case outbid(number: ViewNumber, attempt: Attempt)
@@ -119,10 +121,10 @@ extension Message {
         case .witnesses(let instances):
             list.add("witnesses")
             list.add(instances.map(\.description).joined(separator: ","))
-        case .seek(let number, let attempt, let isPrimaryDead):
+        case .seek(let number, let attempt, let isViewOver):
             list.add("seek", number.rawValue)
             list.add(attempt)
-            list.add(isPrimaryDead ? 1 : 0)
+            list.add(isViewOver ? 1 : 0)
         case .grant(let number, let attempt, let accepted):
             list.add("grant", number.rawValue)
             list.add(attempt)
@@ -209,7 +211,7 @@ extension Message {
         case "seek":
             self = try .seek(
                 number: ViewNumber(list.number()), attempt: list.attempt(),
-                isPrimaryDead: list.number(max: 1) == 1)
+                isViewOver: list.number(max: 1) == 1)
         case "grant":
             let number = try ViewNumber(list.number())
             let attempt = try list.attempt()

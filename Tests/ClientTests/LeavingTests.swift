@@ -84,7 +84,7 @@ import Wire
         try stage.push(ann, Self.push(.view(Self.view(3, electors: [0xeee, 7_001, 7_002]))))
         _ = (stage.sent(ann), stage.sent(bob))
         let attempt = Attempt(counter: 1, proposer: Instance(7_002))
-        let seek = Message.seek(number: ViewNumber(4), attempt: attempt, isPrimaryDead: false)
+        let seek = Message.seek(number: ViewNumber(4), attempt: attempt, isViewOver: false)
         try stage.push(bob, Self.push(seek))
         #expect(try Self.witnessed(&stage, bob) == [], "the primary has just been heard")
         // The ticks of the silence are counted when something comes, not one by one.

@@ -107,7 +107,7 @@ private func commands(in bytes: [UInt8], splitAt cut: Int) -> [[[UInt8]]]? {
             .prepareOK(view: number, op: OpNumber(10)), .confirmOK(view: number, probe: 5),
             .attach(view: number, op: OpNumber(3)), .witnesses([]),
             .witnesses([Instance(1), Instance(2)]),
-            .seek(number: number, attempt: attempt, isPrimaryDead: true),
+            .seek(number: number, attempt: attempt, isViewOver: true),
             .grant(number: number, attempt: attempt, accepted: nil),
             .grant(
                 number: number, attempt: attempt,

@@ -1,0 +1,54 @@
+/// Deliberate mistakes, for one purpose: tests make a replica, witness or path commit one and see
+/// that the checkers of the simulation notice. Never set in a server.
+package enum Breakage: String, CaseIterable, Sendable {
+    /// The primary commits what it has itself, whatever the backups have.
+    case noWriteAll
+    /// A backup with a hole in its log acks what lies behind the hole.
+    case ackBehindHole
+    /// A backup acks the next entry without writing it down.
+    case ackUnwritten
+    /// A majority less one decides.
+    case quorumTooSmall
+    /// An elector forgets which attempts it has granted.
+    case grantsTwice
+    /// An elector does not report what it has accepted.
+    case acceptedUnreported
+    /// A candidate does as it likes whatever phase 1 reports.
+    case reportedIgnored
+    /// A candidate goes on in the present view after PROPOSE.
+    case proposerGoesOn
+    /// A backup that has proposed still acks in the old view.
+    case proposerStillAcks
+    /// A primary proposes anything under attempt 0, again and again.
+    case attemptZeroTwice
+    /// Whoever is cut off takes the other for proved dead.
+    case proofBySilence
+    /// A learner is let in when it has acked anything.
+    case learnerTooEarly
+    /// Acks of an older join count.
+    case oldJoinCounts
+    /// A join begins by throwing the old log away, even if a proposed view names this replica.
+    case joinWipesLog
+    /// A new primary drops what it does not know to be committed.
+    case tailForgotten
+    /// A backup takes its whole log for the new primary's.
+    case tailTrusted
+    /// Entries that contradict the primary's stay.
+    case noTruncation
+    /// Older news of a view is believed.
+    case oldNewsBelieved
+    /// Reads are answered without asking the backups.
+    case staleRead
+    /// A new primary answers reads before it has executed the log that it inherited.
+    case readBeforeCommit
+    /// Any confirmation counts for every read.
+    case anyConfirmCounts
+    /// Snapshots come without the client table.
+    case forgottenSessions
+    /// An elector answers for views that are decided already.
+    case electsThePast
+    /// Frames of an older path are taken for the present one's.
+    case lateFramesTaken
+    /// A path whose client was gone for a moment is used on.
+    case pathOutlivesClient
+}

@@ -1,0 +1,38 @@
+/// How often each kind of trouble and each rare course of events really happened. What never does
+/// in a million runs is a hole in the simulation.
+package struct Coverage: Sendable {
+    package enum Item: Int, CaseIterable, Sendable {
+        // Faults.
+        case primaryKilled, backupKilled, learnerKilled, machineLost, replicaPaused, clientPaused
+        case primaryPaused, linkReset, linkHeld, linkHeldOneWay, linkFlapped, clientLinkReset
+        case clientLinkHeld, clientLinkHeldOneWay, clientKilled, clientLeft, witnessKilled
+        case replicaLeaves, primaryLeaves, switchover, startFailed, intruderStarted
+        case delaySpike, severalAtOnce
+        // What came of them.
+        case viewEntered, viewWithoutPhaseOne, viewByPhaseOne, primaryTookOver, handedOver
+        case learnerAdmitted, memberExcluded, electorateChanged, decidedAlone, decidedByProof
+        case grantWithAccepted, proposalOfAnother, proposalLost, outbid, sought, stickyWitness
+        case stepDown, truncated, holeFound, joinFailed, joinRefused, joinRestarted, stalled
+        case callRepeated, callRepeatedElsewhere, heldBallotProposed, readAnswered, readRefused
+        case requestRefused, castAnsweredTwice, deadlineClosed, absentVoterRemoved
+        case relayOpened, relayUsed, relayLost, relayMovedOn, backToDirect, relayBounced
+        case refusalDisproved, silentLinkClosed, lateFrame
+        case twoPrimariesAtOnce, oldPrimaryRefused, changeDuringChange
+        // How runs end.
+        case healed, beyondRepair
+
+        package var name: String { "\(self)" }
+    }
+
+    package private(set) var counts = [Int](repeating: 0, count: Item.allCases.count)
+
+    package init() {}
+
+    mutating func note(_ item: Item) { counts[item.rawValue] += 1 }
+
+    package mutating func add(_ other: Coverage) {
+        for index in counts.indices { counts[index] += other.counts[index] }
+    }
+
+    package subscript(item: Item) -> Int { counts[item.rawValue] }
+}

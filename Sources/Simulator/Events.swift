@@ -1,0 +1,95 @@
+import Replication
+import Services
+import Wire
+
+/// One of the two kinds of processes, by its place in the run's list. A restart is a new process.
+enum Process: Equatable {
+    case replica(Int)
+    case client(Int)
+}
+
+/// An end of a connection: 0 made it, 1 took it.
+typealias Side = Int
+
+enum Event {
+    case tick(Int)
+    case clientTick(Int)
+    /// A replica's loop turn with requests comes to its end.
+    case turn(Int)
+    case arrive(Packet, connection: Int, side: Side)
+    case closed(connection: Int, side: Side)
+    /// The try to connect has failed; `refused`: nobody listens there.
+    case dialFailed(Process, slot: Int, refused: Bool)
+    case exited(of: Instance, to: Int)
+    case voteDecided(client: Int, vote: UInt64)
+    case fault
+    case mend(Int)
+    case resume(Process)
+    case keep
+    case heal
+}
+
+/// What travels on a connection.
+enum Packet {
+    // Between replicas.
+    indirect case hello(Hello)
+    indirect case helloAnswer(Hello)
+    indirect case peer(Message)
+    case beat
+    // Client to replica.
+    case offer(Instance)
+    case request(Request)
+    // Either way.
+    indirect case witness(Message)
+    // Replica to client.
+    indirect case welcome(Instance, View?)
+    indirect case reply(Int, Answer)
+    case vote(UInt64)
+    case result(UInt64, yes: UInt32, no: UInt32)
+    indirect case view(View)
+
+    struct Hello {
+        var member: Member
+        var isMember: Bool
+        var view: View?
+    }
+
+    /// What a client asks of a replica; its number names it for the whole run.
+    struct Request {
+        enum Kind: Equatable {
+            case join(name: Int, from: UInt64)
+            case leave(name: Int)
+            case cast(vote: UInt64, name: Int, choice: Choice)
+            case call(client: UInt64, sequence: UInt64)
+            case close(vote: UInt64)
+            /// How many votes there are, how many are closed, and ballots in all.
+            case read
+            case results(from: UInt64)
+        }
+        var number: Int
+        var kind: Kind
+    }
+
+    enum Answer: Equatable {
+        case reply(Reply)
+        case held
+        case redirect(Address)
+        case tryAgain
+        case read(Reading)
+        case results([Result])
+    }
+
+    struct Result: Equatable {
+        var vote: UInt64
+        var yes: UInt32
+        var no: UInt32
+    }
+}
+
+/// What a read gives: it grows with every op that changes anything, so that it tells between which
+/// two ops it was taken.
+struct Reading: Equatable {
+    var votes: Int
+    var closed: Int
+    var ballots: Int
+}

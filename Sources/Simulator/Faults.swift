@@ -1,0 +1,383 @@
+import Replication
+import Wire
+
+/// What ends a fault.
+enum Mend {
+    case release(from: Int, to: Int)
+    case unbar(Int, Int)
+    case resume(Process)
+}
+
+// What goes wrong, and how it is mended.
+extension Simulation {
+    private func later(_ mend: Mend, after time: Int) {
+        mends.append(mend)
+        queue.push(.mend(mends.count - 1), at: now + time)
+    }
+
+    func mend(_ index: Int) {
+        switch mends[index] {
+        case .release(let from, let to):
+            network.hold(from, to, -1)
+            flushHeld()
+        case .unbar(let a, let b): network.bar(a, b, -1)
+        case .resume(let process): resume(process)
+        }
+    }
+
+    private var primary: ReplicaProcess? {
+        guard let view = history.newest else { return nil }
+        return replicas.first { $0.me.instance == view.primary.instance && $0.isUp }
+    }
+
+    private var others: [ReplicaProcess] {
+        let leading = primary?.number
+        return replicas.filter { $0.isUp && $0.number != leading }
+    }
+
+    private var liveVoters: [ClientProcess] {
+        voters.dropLast().map { clients[$0] }.filter { $0.isUp && !$0.isPaused }
+    }
+
+    private func draw() -> Fault {
+        let total = mix.weights.reduce(0) { $0 + $1.weight }
+        var rest = random.int(0...total - 1)
+        for item in mix.weights {
+            if rest < item.weight { return item.fault }
+            rest -= item.weight
+        }
+        return mix.weights[0].fault
+    }
+
+    func strike() {
+        guard !isHealed else { return }
+        if lastFaultAt >= 0, now - lastFaultAt < 20_000 { coverage.note(.severalAtOnce) }
+        lastFaultAt = now
+        let fault = draw()
+        let time = random.int(5_000...random.element([30_000, 150_000, 600_000])!)
+        switch fault {
+        case .killPrimary: if let primary { kill(primary) }
+        case .killBackup: if let process = random.element(others) { kill(process) }
+        case .loseMachine:
+            let candidates = replicas.filter { $0.isUp && !mix.isOneHost }
+            guard let process = random.element(candidates), mayLose(process) else { return }
+            coverage.note(.machineLost)
+            tell { "the machine of replica \(process.number) is gone" }
+            end(process, withMachine: true)
+        case .pausePrimary: if let primary { pause(primary, time) }
+        case .pauseBackup: if let process = random.element(others) { pause(process, time) }
+        case .pauseClient:
+            guard let client = random.element(liveVoters) else { return }
+            coverage.note(.clientPaused)
+            tell { "client \(client.number) stops for \(time / 1_000) ms" }
+            client.isPaused = true
+            later(.resume(.client(client.number)), after: time)
+        case .resetLink: cutLink(time)
+        case .holdLink: holdLink(time, bothWays: true)
+        case .holdLinkOneWay: holdLink(time, bothWays: false)
+        case .flapLink: flap()
+        case .resetClientLink, .holdClientLink, .holdClientLinkOneWay: strikeClientLink(fault, time)
+        case .killClient:
+            guard let client = random.element(liveVoters), mayLose(client) else { return }
+            coverage.note(client.witness.isElector ? .witnessKilled : .clientKilled)
+            tell { "client \(client.number) is killed" }
+            end(client)
+            nextClientStart[client.name] = now + random.int(0...mix.restartMax)
+        case .clientLeaves:
+            guard let client = random.element(liveVoters), client.leavesAt == nil, mayLose(client)
+            else { return }
+            coverage.note(.clientLeft)
+            tell { "client \(client.number) leaves" }
+            leave(client)
+            nextClientStart[client.name] = now + random.int(100_000...400_000)
+        case .replicaLeaves:
+            let candidates = replicas.filter { $0.isUp && !$0.isPaused && $0.leavesAt == nil }
+            guard let process = random.element(candidates), mayLose(process) else { return }
+            coverage.note(process.face.isPrimary ? .primaryLeaves : .replicaLeaves)
+            tell { "replica \(process.number) is told to end" }
+            process.leavesAt = now + 500_000
+            leave(process)
+        case .switchover:
+            guard let primary, !primary.isPaused else { return }
+            coverage.note(.switchover)
+            tell { "replica \(primary.number) is to hand over" }
+            step(primary, .handOver)
+        case .startIntruder:
+            guard let slot = freeSlot() else { return }
+            coverage.note(.intruderStarted)
+            _ = start(at: slot, target: primary?.slot ?? 0)
+        case .resetAllClients:
+            coverage.note(.clientLinkReset)
+            for id in connections.indices {
+                if case .client = connections[id].ends[0] { reset(id) }
+            }
+        case .isolateReplica:
+            guard let process = random.element(replicas.filter(\.isUp)) else { return }
+            coverage.note(.linkHeld)
+            tell { "replica \(process.number) is alone for \(time / 1_000) ms" }
+            for site in 0..<Self.slots + Self.operatorName + 1 where site != process.slot {
+                hold(process.slot, site, time)
+                hold(site, process.slot, time)
+            }
+        }
+    }
+
+    /// Memory is all there is: to lose the last copy, or the electors' majority, is beyond what
+    /// the service promises to survive.
+    private func mayLose(_ process: ReplicaProcess) -> Bool {
+        guard let view = history.newest, view.contains(process.me.instance) else { return true }
+        let isCopied = view.members.contains { member in
+            member.instance != process.me.instance
+                && replicas.contains {
+                    $0.me.instance == member.instance && $0.isUp && $0.face.isMember
+                        && $0.replica.view?.number == view.number && $0.leavesAt == nil
+                }
+        }
+        // Now and then it is tried all the same; the healing knows what cannot be healed.
+        return isCopied && (electorsLeft(without: process.me.instance) || random.chance(20))
+    }
+
+    private func mayLose(_ client: ClientProcess) -> Bool {
+        electorsLeft(without: client.instance) || random.chance(50)
+    }
+
+    private func electorsLeft(without lost: Instance) -> Bool {
+        guard let view = history.newest, view.electorate.contains(lost) else { return true }
+        let left = view.electorate.filter { $0 != lost && isAlive($0) }.count
+        return left >= view.majority || (view.electorate.count == 2 && mix.isOneHost)
+    }
+
+    func isAlive(_ instance: Instance) -> Bool {
+        replicas.contains { $0.me.instance == instance && $0.isUp }
+            || clients.contains { $0.instance == instance && $0.isUp }
+    }
+
+    private func kill(_ process: ReplicaProcess) {
+        guard mayLose(process) else { return }
+        let isPrimary = process.face.isPrimary
+        coverage.note(
+            isPrimary
+                ? .primaryKilled : process.face.isMember ? .backupKilled : .learnerKilled)
+        tell { "replica \(process.number) is killed" }
+        end(process, withMachine: false)
+    }
+
+    private func pause(_ process: ReplicaProcess, _ time: Int) {
+        guard !process.isPaused else { return }
+        coverage.note(process.face.isPrimary ? .primaryPaused : .replicaPaused)
+        tell { "replica \(process.number) stops for \(time / 1_000) ms" }
+        process.isPaused = true
+        later(.resume(.replica(process.number)), after: time)
+    }
+
+    // MARK: Links between replicas
+
+    private func twoSlots() -> (Int, Int)? {
+        guard let primary, let other = random.element(others) else { return nil }
+        guard mix.shape != .pair, random.chance(300), let third = random.element(others),
+            third.slot != other.slot
+        else { return (primary.slot, other.slot) }
+        return (third.slot, other.slot)
+    }
+
+    private func peerConnections(_ a: Int, _ b: Int) -> [Int] {
+        connections.indices.filter { id in
+            guard case .replica = connections[id].ends[0] else { return false }
+            return connections[id].sites == [a, b] || connections[id].sites == [b, a]
+        }
+    }
+
+    private func cutLink(_ time: Int) {
+        guard let (a, b) = twoSlots(), a != b else { return }
+        coverage.note(.linkReset)
+        tell { "the link between slots \(a) and \(b) is cut for \(time / 1_000) ms" }
+        network.bar(a, b, 1)
+        for id in peerConnections(a, b) { reset(id) }
+        later(.unbar(a, b), after: time)
+    }
+
+    private func hold(_ from: Int, _ to: Int, _ time: Int) {
+        network.hold(from, to, 1)
+        later(.release(from: from, to: to), after: time)
+    }
+
+    private func holdLink(_ time: Int, bothWays: Bool) {
+        guard let (a, b) = twoSlots(), a != b else { return }
+        coverage.note(bothWays ? .linkHeld : .linkHeldOneWay)
+        tell { "nothing from slot \(a) \(bothWays ? "or" : "to") \(b) for \(time / 1_000) ms" }
+        let isForth = random.chance(500)
+        if bothWays || isForth { hold(a, b, time) }
+        if bothWays || !isForth { hold(b, a, time) }
+    }
+
+    private func flap() {
+        guard let (a, b) = twoSlots(), a != b else { return }
+        coverage.note(.linkFlapped)
+        for id in peerConnections(a, b) { reset(id) }
+    }
+
+    // MARK: Clients' links
+
+    private func strikeClientLink(_ fault: Fault, _ time: Int) {
+        guard let client = random.element(liveVoters), let link = random.element(client.links)
+        else { return }
+        let site = Self.site(ofClient: client.name)
+        tell { "\(fault) of client \(client.number) to slot \(link.slot), \(time / 1_000) ms" }
+        if fault == .resetClientLink {
+            coverage.note(.clientLinkReset)
+            reset(link.connection)
+            guard random.chance(500) else { return }
+            network.bar(site, link.slot, 1)
+            later(.unbar(site, link.slot), after: time)
+            return
+        }
+        coverage.note(fault == .holdClientLink ? .clientLinkHeld : .clientLinkHeldOneWay)
+        let isForth = random.chance(500)
+        if fault == .holdClientLink || isForth { hold(site, link.slot, time) }
+        if fault == .holdClientLink || !isForth { hold(link.slot, site, time) }
+    }
+
+    // MARK: Keeping the numbers up
+
+    private func freeSlot() -> Int? {
+        let free = (0..<Self.slots).filter { listening[$0] == nil && !lostMachines[$0] }
+        return random.element(free)
+    }
+
+    /// Starts what is missing, as the primary does for a lost backup and people do for clients.
+    func keep() {
+        queue.push(.keep, at: now + 20_000)
+        let count = replicas.filter(\.isUp).count
+        if count < mix.shape.replicas {
+            if nextStart == 0 {
+                nextStart = now + (isHealed ? 0 : random.int(0...mix.restartMax))
+            } else if now >= nextStart, let slot = freeSlot() {
+                nextStart = 0
+                let process = start(at: slot, target: primary?.slot ?? 0)
+                if !isHealed, random.chance(mix.startFailures) {
+                    coverage.note(.startFailed)
+                    tell { "it fails at once" }
+                    end(process, withMachine: false)
+                }
+            }
+        }
+        for name in 0..<mix.voters {
+            let client = clients[voters[name]]
+            guard !client.isUp, now >= nextClientStart[name] || isHealed else { continue }
+            voters[name] = startClient(name, log: client.log, at: now).number
+        }
+    }
+
+    // MARK: Healing
+
+    func heal() {
+        isHealed = true
+        healedAt = now
+        coverage.note(.healed)
+        tell { "everything is mended" }
+        network = Network(sites: Self.slots + Self.operatorName + 1)
+        // Mends still to come find nothing to mend.
+        for index in mends.indices {
+            switch mends[index] {
+            case .release, .unbar: mends[index] = .resume(.replica(0))
+            case .resume: break
+            }
+        }
+        flushHeld()
+        for process in replicas where process.isUp && process.isPaused {
+            resume(.replica(process.number))
+        }
+        for client in clients where client.isUp && client.isPaused {
+            resume(.client(client.number))
+        }
+    }
+
+    /// Whether the service is whole and nothing is left to be done. If it is not in time, that is
+    /// a violation, unless more was lost than it promises to survive.
+    var isDone: Bool {
+        guard now >= healedAt + 50_000 else { return false }
+        guard events % 64 == 0 else { return false }
+        guard let missing = whatIsMissing() else { return true }
+        if now > healedAt + Self.recoveryMax {
+            if isBeyondRepair {
+                coverage.note(.beyondRepair)
+                isHealed = false
+                return true
+            }
+            fail(Violation(.liveness, rule: "after healing all is well", missing))
+        }
+        return false
+    }
+
+    private func whatIsMissing() -> String? {
+        guard let primary else { return "no primary" }
+        let leaders = replicas.filter { $0.isUp && $0.face.isPrimary }
+        guard leaders.count == 1, primary.face.isPrimary, primary.face.acceptsRequests,
+            let view = primary.replica.view
+        else { return "primaries: \(leaders.map(\.number))" }
+        let wanted = mix.shape.replicas
+        guard view.members.count == wanted else { return "view '\(view.text)'" }
+        for member in view.members {
+            guard
+                let process = replicas.first(where: {
+                    $0.me.instance == member.instance && $0.isUp
+                }), process.face.status == .normal, process.replica.view == view,
+                process.leavesAt == nil
+            else { return "member \(member.id) is not there" }
+            guard process.executor.op == history.lastOp || process.face.commitMax == history.lastOp
+            else { return "member \(member.id) is behind" }
+        }
+        for member in view.backups {
+            let route = primary.paths.route(to: member.instance)
+            guard route == .direct else { return "the path to \(member.id) is \(route, default: "none")" }
+        }
+        if let vote = history.model.votes.firstIndex(where: \.isOpen) {
+            return "vote \(vote + 1) is open"
+        }
+        for name in 0..<mix.voters {
+            let client = clients[voters[name]]
+            guard client.isUp, client.log.count == history.model.votes.count else {
+                return "voter \(name) has \(client.log.count) of \(history.model.votes.count) results"
+            }
+        }
+        for client in clients where client.isUp {
+            if let request = client.pending, isKept(request) {
+                return "request \(request.number) of client \(client.number) is not answered"
+            }
+        }
+        return nil
+    }
+
+    private func isKept(_ request: Packet.Request) -> Bool {
+        switch request.kind {
+        case .call, .close: true
+        case .read, .join, .leave, .cast, .results: false
+        }
+    }
+
+    /// Whether the newest view has lost all its members, or so many of its electors that nobody
+    /// can know what they have decided.
+    private var isBeyondRepair: Bool {
+        guard let view = history.newest else { return true }
+        let alive = view.members.filter { isAlive($0.instance) }
+        guard !alive.isEmpty else { return true }
+        let dead = view.electorate.filter { !isAlive($0) }.count
+        if view.electorate.count == 2, mix.isOneHost {
+            // Proof of the other's end suffices, unless this one has helped it to go on alone.
+            return alive.allSatisfy { member in
+                history.accepts.contains {
+                    $0.elector == member.instance && !$0.view.contains(member.instance)
+                }
+            }
+        }
+        if view.electorate.count - dead < view.majority { return true }
+        // A view without the members that are left may have been accepted by those who are gone.
+        return alive.allSatisfy { member in
+            history.accepts.contains { accept in
+                guard !accept.view.contains(member.instance) else { return false }
+                let same = history.accepts.filter { $0.view == accept.view && isAlive($0.elector) }
+                return same.count + dead >= view.majority
+            }
+        }
+    }
+}

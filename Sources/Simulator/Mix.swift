@@ -1,0 +1,100 @@
+/// The shape of a simulated service.
+package enum Shape: String, CaseIterable, Sendable {
+    case pair
+    case group3
+    case group5
+
+    var replicas: Int {
+        switch self {
+        case .pair: 2
+        case .group3: 3
+        case .group5: 5
+        }
+    }
+}
+
+/// What one run is made of: each seed draws its own mixture, with most kinds of trouble absent
+/// and a few frequent. Runs with all of them at one rate all look the same (Groce and others,
+/// Swarm Testing, 2012). Times in microseconds.
+struct Mix {
+    var shape: Shape
+    /// Voters, who are witnesses too. An operator's client, which is neither, is always there.
+    var voters: Int
+    /// Whether all replicas are on one host, where one process can prove another's end.
+    var isOneHost: Bool
+    var suspectTicks: Int
+    var beatTicks: Int
+    var faultsUntil: Int
+    /// The moments of faults, ascending.
+    var faults: [Int]
+    var weights: [(fault: Fault, weight: Int)]
+    var delayMin: Int
+    var delayMax: Int
+    /// In a thousand messages, so many are late by up to `spike`.
+    var spikes: Int
+    var spike: Int
+    /// In a thousand.
+    var startFailures: Int
+    /// A lost connection loses what is on its way, in a thousand cases.
+    var losses: Int
+    /// A turn of a replica's loop lasts up to this.
+    var turnMax: Int
+    /// A voter takes up to this to decide.
+    var decisionMax: Int
+    /// Between an operator's or voter's requests.
+    var pauseMax: Int
+    var restartMax: Int
+    /// Voters start within this time.
+    var arrivalMax: Int
+
+    init(_ random: inout Random, shape: Shape?) {
+        let drawn: Shape = switch random.int(0...9) {
+        case 0...6: .pair
+        case 7, 8: .group3
+        default: .group5
+        }
+        self.shape = shape ?? drawn
+        voters = random.chance(150) ? 0 : random.int(1...5)
+        isOneHost = random.chance(500)
+        beatTicks = random.int(2...4)
+        suspectTicks = beatTicks * random.int(2...4)
+        // Most runs are short: what can go wrong goes wrong soon, or in the next run.
+        faultsUntil = random.int(200_000...(random.chance(150) ? 1_500_000 : 600_000))
+        let crowd = random.chance(200)
+        let count = crowd ? random.int(6...12) : random.int(1...5)
+        faults = []
+        for _ in 0..<count { faults.append(random.int(60_000...faultsUntil)) }
+        if crowd, random.chance(500) {
+            // Several at once.
+            let moment = faults[0]
+            for index in faults.indices where random.chance(600) {
+                faults[index] = moment + random.int(0...20_000)
+            }
+        }
+        faults.sort()
+        weights = []
+        for fault in Fault.allCases where random.chance(350) {
+            weights.append((fault, random.int(1...10)))
+        }
+        if weights.isEmpty { weights = [(.killPrimary, 1)] }
+        delayMin = random.int(20...200)
+        delayMax = delayMin + random.element([100, 1_000, 8_000, 20_000]).map { random.int(10...$0) }!
+        spikes = random.chance(300) ? random.int(1...30) : 0
+        spike = random.int(10_000...150_000)
+        startFailures = random.chance(300) ? random.int(100...800) : 0
+        losses = random.element([0, 300, 700, 1_000]) ?? 0
+        turnMax = random.element([100, 1_000, 5_000]) ?? 100
+        decisionMax = random.element([1_000, 20_000, 200_000]) ?? 1_000
+        pauseMax = random.element([10_000, 40_000, 150_000]) ?? 40_000
+        restartMax = random.element([20_000, 150_000, 400_000]) ?? 150_000
+        arrivalMax = random.element([5_000, 50_000, 300_000]) ?? 5_000
+    }
+}
+
+enum Fault: CaseIterable {
+    case killPrimary, killBackup, loseMachine, pausePrimary, pauseBackup, pauseClient
+    case resetLink, holdLink, holdLinkOneWay, flapLink
+    case resetClientLink, holdClientLink, holdClientLinkOneWay
+    case killClient, clientLeaves, replicaLeaves, switchover, startIntruder
+    case resetAllClients, isolateReplica
+}

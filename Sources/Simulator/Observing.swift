@@ -1,0 +1,64 @@
+import Replication
+import Wire
+
+// What an observer of the messages takes note of.
+extension Simulation {
+    func observe(_ process: ReplicaProcess, _ envelope: Envelope) {
+        switch envelope.message {
+        case .view(let view):
+            check { () throws(Violation) in try history.note(view, entered: false) }
+        case .seek(_, _, _): coverage.note(.sought)
+        case .propose(let attempt, let view):
+            if attempt.counter == 0 {
+                coverage.note(.viewWithoutPhaseOne)
+            } else {
+                coverage.note(.viewByPhaseOne)
+            }
+            if attempt.proposer == process.me.instance { history.notePropose(attempt, view) }
+        case .accepted(let number, let attempt):
+            history.noteAccept(number, attempt, by: process.me.instance)
+        case .grant(_, _, let accepted): if accepted != nil { coverage.note(.grantWithAccepted) }
+        case .outbid: coverage.note(.outbid)
+        case .prepareOK(let number, _), .confirmOK(let number, _):
+            // Rule 7.
+            if let view = process.replica.view, number < view.number || process.isOut {
+                fail(
+                    Violation(
+                        .safety, rule: "told to step down, it answers nobody",
+                        "replica \(process.number) acks in view \(number) after '\(view.text)'"))
+            }
+        case .prepare, .commit, .confirm, .attach, .witnesses, .join, .state, .learnOK,
+            .joinRefused, .leave, .stop, .beat, .relay:
+            return
+        }
+    }
+
+    func observe(_ client: ClientProcess, _ envelope: Envelope) {
+        switch envelope.message {
+        case .accepted(let number, let attempt):
+            history.noteAccept(number, attempt, by: client.instance)
+        case .grant(_, _, let accepted): if accepted != nil { coverage.note(.grantWithAccepted) }
+        case .outbid: coverage.note(.outbid)
+        case .relay(let frame): if frame.body == .close { coverage.note(.relayBounced) }
+        case .prepare, .commit, .confirm, .prepareOK, .confirmOK, .attach, .witnesses, .seek,
+            .propose, .view, .join, .state, .learnOK, .joinRefused, .leave, .stop, .beat:
+            return
+        }
+    }
+
+    func noteFrame(_ frame: RelayFrame) {
+        switch frame.body {
+        case .open: coverage.note(.relayOpened)
+        case .close: coverage.note(.lateFrame)
+        case .accept, .data, .beat: return
+        }
+    }
+
+    func noteRoutes(_ process: ReplicaProcess) {
+        process.hasRelayed = process.paths.hasRelay
+    }
+
+    func noteLostRelay(_ process: ReplicaProcess) {
+        if process.hasRelayed { coverage.note(.relayLost) }
+    }
+}

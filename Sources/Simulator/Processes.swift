@@ -1,0 +1,223 @@
+import Replication
+import Services
+import Wire
+
+/// A connection as its two ends and the network see it.
+struct Connection {
+    var ends: [Process]
+    /// Where each end stands in the network.
+    var sites: [Int]
+    var isOpen = [true, true]
+    /// Nothing arrives at an end before what was sent earlier.
+    var lastArrival = [0, 0]
+    /// What cannot get through to an end for the moment, in order; `nil`: the other end is closed.
+    var held: [[Packet?]] = [[], []]
+    /// The other end's process is gone with its machine: nobody will say so.
+    var isOrphan = false
+}
+
+/// A replica's process: the replica, and as much of a server around it as its clients and the
+/// other replicas notice. Keeps to `Server`'s ways (Sources/Server); where they differ a run shows
+/// nothing about the real one.
+final class ReplicaProcess {
+    let number: Int
+    let slot: Int
+    let host: Int
+    let me: Member
+    let tickTime: Int
+
+    var replica: Replica
+    /// What of the replica is asked for all the time, as it is since its last step.
+    var face: Face
+    var paths: Paths
+    var executor = Executor<Polls>()
+
+    var isUp = true
+    var isPaused = false
+    var backlog: [Event] = []
+    /// Told to end: hands over, takes its leave, and goes at this moment at the latest.
+    var leavesAt: Int?
+    var hasLeft = false
+
+    /// Direct connections to other replicas after their hellos, and those still being made.
+    var links: [(instance: Instance, connection: Int)] = []
+    var dialed: [(slot: Int, connection: Int?, at: Int)] = []
+    var nextDial = 0
+    var dialPause = ReplicaProcess.dialPauseMin
+    var target: Int
+    var joinCount: UInt64 = 0
+    var begins = false
+
+    var clients: [Int] = []
+    var witnesses: [(instance: Instance, connection: Int)] = []
+    var areWitnessesChanged = false
+    var voters: [(name: Int, connection: Int)] = []
+
+    var batch = Batch()
+    var turnWaiters: [Waiter] = []
+    var turnHasReads = false
+    var isTurnDue = false
+    var waiters: [Waiter] = []
+    var held: [(vote: UInt64, name: Int, choice: Choice)] = []
+
+    /// Told of a view without it, and not back in one yet: it has nothing to say to clients.
+    var isOut = false
+    var isLeading = false
+    var openedAt: [(vote: UInt64, at: Int)] = []
+    var closeProposed: [UInt64] = []
+    var absentTicks = [Int](repeating: 0, count: 16)
+    var hasRelayed = false
+
+    static let dialPauseMin = 5_000
+    static let dialPauseMax = 80_000
+
+    struct Waiter {
+        enum Kind {
+            case write
+            case join(name: Int, from: UInt64)
+            case read
+            case results(from: UInt64)
+        }
+        var request: Int
+        var connection: Int
+        var kind: Kind
+        var op: OpNumber
+        var probe: UInt64 = 0
+        var reply: Reply?
+        /// The highest view in which anybody had answered anything when the request came in.
+        var floor: ViewNumber
+    }
+
+    init(
+        number: Int, slot: Int, host: Int, target: Int, membersMax: Int, timing: Timing,
+        tickTime: Int, seed: UInt64
+    ) {
+        self.number = number
+        self.slot = slot
+        self.host = host
+        self.target = target
+        self.tickTime = tickTime
+        me = Member(
+            id: ReplicaID(id: UInt64(number + 1)), instance: Instance(UInt64(number + 1)),
+            address: Address(host: "s", port: UInt16(slot)), host: UInt64(host),
+            pid: UInt64(number + 1))
+        replica = Replica(me: me, timing: timing, membersMax: membersMax, seed: seed)
+        face = replica.face()
+        paths = Paths(me: me.instance, timing: timing)
+    }
+
+    /// Replicas that have been connected, so that their processes are watched from then on.
+    var met: [Instance] = []
+
+    func knows(_ instance: Instance) -> Bool { met.contains(instance) }
+
+    func link(_ instance: Instance) -> Int? {
+        links.first { $0.instance == instance }?.connection
+    }
+}
+
+/// A client's process: a voter and witness, or the operator, who is neither.
+final class ClientProcess {
+    let number: Int
+    /// The voter's number; of the operator `Simulation.operatorName`.
+    let name: Int
+    let instance: Instance
+    let tickTime: Int
+
+    var witness: Witness
+    var isUp = true
+    var isPaused = false
+    var backlog: [Event] = []
+    /// Said goodbye, and goes at this moment.
+    var leavesAt: Int?
+
+    var links: [Link] = []
+    var dialing: [Int] = []
+    var nextDial = 0
+    var view: View?
+
+    var log: [Packet.Result]
+    var early: [Packet.Result] = []
+    var ballots: [Ballot] = []
+    var askResultsAt: Int?
+    var resultsAsked: (request: Int, connection: Int)?
+
+    var sequence: UInt64 = 0
+    var callsDone: UInt64 = 0
+    /// The call, close or read that waits for its answer.
+    var pending: Packet.Request?
+    var pendingOn: Int?
+    var pendingSince = 0
+    var nextRequest = 0
+
+    struct Link {
+        enum Joining { case none, asked, joined }
+        var connection: Int
+        var slot: Int
+        var instance: Instance?
+        var joining = Joining.none
+        var joinRequest = -1
+        var retryAt = 0
+    }
+
+    struct Ballot {
+        var vote: UInt64
+        var request: Packet.Request?
+        var isSettled = false
+        var sentOn: [Int] = []
+    }
+
+    init(number: Int, name: Int, tickTime: Int, log: [Packet.Result], hearingTicksMax: Int) {
+        self.number = number
+        self.name = name
+        self.tickTime = tickTime
+        self.log = log
+        instance = Instance(0x1_0000 + UInt64(number))
+        witness = Witness(instance: instance, hearingTicksMax: hearingTicksMax)
+    }
+
+    var nextResult: UInt64 { UInt64(log.count) + 1 }
+
+    func index(_ connection: Int) -> Int? { links.firstIndex { $0.connection == connection } }
+
+    /// The connection to the newest view's primary.
+    var primary: Int? {
+        guard let view else { return nil }
+        return links.firstIndex { $0.instance == view.primary.instance }
+    }
+
+    func isMember(_ link: Link) -> Bool {
+        guard let view, let instance = link.instance else { return false }
+        return view.contains(instance)
+    }
+}
+
+/// A few facts of a replica. To read each by itself out of a process means to copy the replica.
+struct Face {
+    var status: Replica.Status
+    var isMember: Bool
+    var isPrimary: Bool
+    var acceptsRequests: Bool
+    var isChanging: Bool
+    var op: OpNumber
+    var commitMax: OpNumber
+    var probe: UInt64
+    var confirmedProbe: UInt64
+    var logCount: Int
+}
+
+extension Replica {
+    /// Checks the replica's invariants as well. Mutating only so that it is called in place.
+    mutating func face() -> Face {
+        checkInvariants()
+        return Face(
+            status: status, isMember: isMember, isPrimary: isPrimary,
+            acceptsRequests: acceptsRequests, isChanging: isChanging, op: op, commitMax: commitMax,
+            probe: probe, confirmedProbe: confirmedProbe, logCount: logCount)
+    }
+}
+
+extension Paths {
+    /// As `route(to:)`, in place.
+    mutating func routeInPlace(to instance: Instance) -> Route? { route(to: instance) }
+}

@@ -1,0 +1,1 @@
+PollSim.main()
