@@ -23,6 +23,8 @@ package enum VotePolicy: Equatable, Sendable {
     case random(seed: UInt64)
     /// Somebody at the terminal says it.
     case ask
+    /// It does not vote at all: it is only there as a witness, and to relay.
+    case never
 }
 
 /// The outcome of one vote, as the service announces it and the log keeps it.

@@ -18,6 +18,11 @@ extension VoterSession {
             }
         }
         guard let index = primaryIndex, isDue(at: links[index].retryAt) else { return }
+        if settings.policy == .never {
+            // A mere witness is served by being connected.
+            if links[index].joining != .joined { onServed(index, "witness of", into: &outbox) }
+            return
+        }
         switch verification {
         case .needed(let last):
             let question = VoterCommand.result(id: last.id)
@@ -33,22 +38,13 @@ extension VoterSession {
     }
 
     mutating func onJoinReply(_ index: Int, _ value: RESPValue, into outbox: inout VoterOutbox) {
-        let address = links[index].aliases[0]
         guard case .error(let text) = value else {
             // An answer of a primary that has been replaced meanwhile says nothing.
             guard links[index].joining == .asked else { return }
-            links[index].joining = .joined
-            links[index].retries = 0
-            unservedSince = nil
+            onServed(index, "joined as \(settings.name) at", into: &outbox)
             mayOweBallots = true
             // A service pushes only so many old results by itself.
             askResults(in: Self.catchUpMilliseconds)
-            if unservedReport != nil {
-                outbox.notices.append(.news("\(address) answers; joined again"))
-            } else {
-                outbox.notices.append(.detail("joined as \(settings.name) at \(address)"))
-            }
-            unservedReport = nil
             return
         }
         links[index].joining = .none
@@ -67,6 +63,23 @@ extension VoterSession {
             report(index, "VOTE.JOIN", text, into: &outbox)
             backOff(index, refusal)
         }
+    }
+
+    private mutating func onServed(
+        _ index: Int,
+        _ what: String,
+        into outbox: inout VoterOutbox
+    ) {
+        let address = links[index].aliases[0]
+        links[index].joining = .joined
+        links[index].retries = 0
+        unservedSince = nil
+        if unservedReport != nil {
+            outbox.notices.append(.news("\(address) answers; joined again"))
+        } else {
+            outbox.notices.append(.detail("\(what) \(address)"))
+        }
+        unservedReport = nil
     }
 
     // MARK: Votes
@@ -116,7 +129,7 @@ extension VoterSession {
         case .random(let seed):
             var random = SplitMix64(seed: seed ^ (ballots[place].vote &* 0x9e6c_63d0_876a_3f35))
             ballots[place].choice = random.next() & 1 == 0 ? .yes : .no
-        case .ask: return
+        case .ask, .never: return
         }
         send(place, into: &outbox)
     }

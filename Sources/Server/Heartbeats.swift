@@ -20,6 +20,8 @@ final class Heartbeats: Sendable {
         var heard: [Instance] = []
         /// Replicas with which none are exchanged: a test hook.
         var cut: [Instance] = []
+        /// The connections to them stand all the same.
+        var isCutSilent = false
         /// Replicas to which a connection is to be made anew.
         var renewed: [Instance] = []
     }
@@ -58,8 +60,8 @@ final class Heartbeats: Sendable {
         if isNews { waker.wake() }
     }
 
-    func setCut(_ instances: [Instance]) {
-        shared.withLock { $0.cut = instances }
+    func setCut(_ instances: [Instance], isSilent: Bool) {
+        shared.withLock { ($0.cut, $0.isCutSilent) = (instances, isSilent) }
         waker.wake()
     }
 
@@ -129,8 +131,9 @@ final class Heartbeats: Sendable {
                 nextBeat = max(nextBeat + intervalNanoseconds, Clock.monotonicNanoseconds())
                 let turnsNow = turns.load(ordering: .relaxed)
                 if turnsNow != lastTurns {
-                    for peer in peers where peer.isConnected && !send(peer.fd) {
-                        dead.append(peer.fd)
+                    let cut = shared.withLock { $0.cut }
+                    for peer in peers where peer.isConnected && !cut.contains(peer.instance) {
+                        if !send(peer.fd) { dead.append(peer.fd) }
                     }
                 }
                 lastTurns = turnsNow
@@ -173,7 +176,8 @@ final class Heartbeats: Sendable {
         for peer in peers {
             let isTarget = news.targets.contains { $0.instance == peer.instance }
             let isStale = peer.isDialed && (!isTarget || news.renewed.contains(peer.instance))
-            if isStale || news.cut.contains(peer.instance) { dead.append(peer.fd) }
+            let isCut = news.cut.contains(peer.instance) && !news.isCutSilent
+            if isStale || isCut { dead.append(peer.fd) }
         }
     }
 
@@ -233,6 +237,7 @@ final class Heartbeats: Sendable {
                 else { return false }
                 let instance = peer.instance
                 shared.withLock { shared in
+                    guard !shared.cut.contains(instance) else { return }
                     if !shared.heard.contains(instance) { shared.heard.append(instance) }
                 }
                 mainWaker.wake()

@@ -275,11 +275,14 @@ extension Server {
             replyError(connection, "NOHOOKS start the servers with --test-hooks to use this")
             return
         }
-        guard arguments.count == 2, arguments.equals(1, "cut") || arguments.equals(1, "heal") else {
-            replyArity(connection, "LINK CUT|HEAL")
+        let isSilent = arguments.count == 3 && arguments.equals(2, "silent")
+        let isHeal = arguments.count == 2 && arguments.equals(1, "heal")
+        let isCut = arguments.count >= 2 && arguments.equals(1, "cut")
+        guard isHeal || (isCut && (arguments.count == 2 || isSilent)) else {
+            replyArity(connection, "LINK CUT [SILENT]|HEAL")
             return
         }
         replyOK(connection)
-        setCut(arguments.equals(1, "cut"))
+        setCut(isCut, isSilent: isSilent)
     }
 }

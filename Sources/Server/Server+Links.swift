@@ -145,7 +145,7 @@ extension Server {
             return
         }
         if cutInstances.contains(hello.member.instance) {
-            close(connection)
+            if !isCutSilent { close(connection) }
             return
         }
         if let mine = service, let theirs = hello.service, mine != theirs {
@@ -249,6 +249,7 @@ extension Server {
             onHello(arguments, connection, answer: false)
             return
         }
+        if cutInstances.contains(instance) { return }
         if arguments.equals(1, "ping") || arguments.equals(1, "pong") {
             guard arguments.count == 3 else { return }
             if arguments.equals(1, "ping") {
@@ -289,7 +290,7 @@ extension Server {
             return
         }
         guard !cutInstances.contains(instance) else {
-            close(connection)
+            if !isCutSilent { close(connection) }
             return
         }
         step(.heardDirectly(instance))
@@ -318,16 +319,18 @@ extension Server {
     // MARK: The test hook
 
     /// Cuts the direct connections and heartbeats between the members of the view as it is; what
-    /// clients relay is untouched. One that joins later is not cut off.
-    func setCut(_ cut: Bool) {
+    /// clients relay is untouched. One that joins later is not cut off. `isSilent`: as a network
+    /// that drops everything, so that neither end is told.
+    func setCut(_ cut: Bool, isSilent: Bool) {
         let others = (replica.view?.members.map(\.instance) ?? []).filter { $0 != me.instance }
         cutInstances = cut ? others : []
-        heartbeats.setCut(cutInstances)
-        for instance in cutInstances {
+        isCutSilent = isSilent
+        heartbeats.setCut(cutInstances, isSilent: isSilent)
+        for instance in cutInstances where !isSilent {
             if let link = links[instance] { close(link) }
         }
         joining.nextDial = now
-        let what = cut ? "cut" : "healed"
+        let what = cut ? isSilent ? "cut silently" : "cut" : "healed"
         log.warning("the direct link to the other replica is \(what) (test hook)")
     }
 }

@@ -42,6 +42,7 @@ extension Server {
         switch paths.route(to: instance) {
         case .direct:
             guard let link = links[instance] else { return false }
+            if cutInstances.contains(instance) { return true }
             link.write { message.encode(head: "PEER", into: &$0) }
             markDirty(link)
         case .relay(let via, let path):

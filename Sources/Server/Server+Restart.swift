@@ -159,7 +159,8 @@ extension Server {
     func tickStopping() {
         guard let stopping else { return }
         if stopping.isForAll {
-            if now > stopping.deadline { exitCode = exitCode ?? 0 }
+            let isAwaiting = restart.child != nil || isRelayed
+            if now > stopping.deadline || !isAwaiting { exitCode = exitCode ?? 0 }
             return
         }
         if now > stopping.deadline {
@@ -182,11 +183,17 @@ extension Server {
             connection.write { Message.stop.encode(head: "PEER", into: &$0) }
             markDirty(connection)
         }
-        if let partner, case .relay = paths.route(to: partner.instance) {
+        if let partner, isRelayed {
             _ = send(.stop, toReplica: partner.instance)
         }
         stopReplacement("the service is being ended")
         // A child's end is waited for, so that it leaves no zombie to whoever adopts it.
-        if restart.child == nil { exitCode = 0 }
+        if restart.child == nil, !isRelayed { exitCode = 0 }
+    }
+
+    /// The proof that this process has exited would be quicker than a relayed word to exit too.
+    private var isRelayed: Bool {
+        if let partner, case .relay = paths.route(to: partner.instance) { return true }
+        return false
     }
 }

@@ -62,6 +62,8 @@ package final class Server {
     var processes = PeerProcesses()
     /// Replicas to which the test hook has cut the direct connection.
     var cutInstances: [Instance] = []
+    /// Those connections stand, but nothing comes through.
+    var isCutSilent = false
     var stopping: Stopping?
     var exitCode: Int32?
 

@@ -23,9 +23,9 @@ private let syntax = CommandLineSyntax(
         ),
         Flag(
             "--vote",
-            value: "yes|no|random|ask",
+            value: "yes|no|random|ask|never",
             default: "random",
-            "how to decide; ask: somebody at the terminal does"
+            "how to decide; ask: somebody at the terminal does; never: only witness and relay"
         ),
         Flag(
             "--seed",
@@ -85,15 +85,18 @@ private struct Options {
         }
         let log = arguments.string("--log")
         if log == "" { throw UsageError("--log needs the path of a file") }
-        isLogDefault = log == nil
+        let policy = try Self.policy(arguments, name)
+        // One that never joins is told no results.
+        isLogDefault = log == nil && policy != .never
+        let defaultLog = policy == .never ? "/dev/null" : "logs/\(name).log"
         let votes = try arguments.number("--votes", default: 0, in: 0...(1 << 62))
         let isQuiet = arguments.isSet("--quiet")
         settings = VoterSession.Settings(
             name: name,
             servers: servers.map { Address(host: $0.host, port: $0.port) },
-            policy: try Self.policy(arguments, name),
+            policy: policy,
             votesMax: votes,
-            logPath: log ?? "logs/\(name).log",
+            logPath: log ?? defaultLog,
             showsResults: !isQuiet
         )
         if isQuiet {
@@ -106,11 +109,12 @@ private struct Options {
     private static func policy(_ arguments: ParsedArguments, _ name: String) throws(UsageError)
         -> VotePolicy
     {
-        let choices = ["yes", "no", "random", "ask"]
+        let choices = ["yes", "no", "random", "ask", "never"]
         let vote = try arguments.choice("--vote", default: "random", of: choices)
         let seed = try arguments.number(
             "--seed", default: Digest.of(Array(name.utf8)), in: 0...UInt64.max)
         if let choice = Choice(rawValue: vote) { return .always(choice) }
+        if vote == "never" { return .never }
         return vote == "ask" ? .ask : .random(seed: seed)
     }
 

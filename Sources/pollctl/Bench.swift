@@ -76,7 +76,7 @@ struct Bench {
     }
 
     private func show(_ generator: Generator, _ report: ServerReport) {
-        let rate = Double(generator.ballots) / generator.seconds
+        let rate = generator.ballotsPerSecond
         func resident(_ pid: Int32?) -> Double {
             pid.map { Double(Processes.residentKilobytes($0)) / 1_024 } ?? 0
         }
@@ -95,22 +95,10 @@ struct Bench {
                     + "\(Text.fixed(memory.1, 1)) MiB")
             return
         }
-        Terminal.print(
-            JSON.object([
-                ("voters", .integer(load.voters)), ("pipeline", .integer(load.pipeline)),
-                ("single", .bool(load.isSingle)), ("ballots", .integer(generator.ballots)),
-                ("seconds", .number(generator.seconds, digits: 3)),
-                ("ballots_per_s", .integer(Int(rate))), ("votes", .integer(generator.results)),
-                ("ballot_us", generator.ballotTimes.json),
-                ("result_us", generator.resultTimes.json),
-                (
-                    "rss_mib",
-                    .object([
-                        ("primary", .number(memory.0, digits: 1)),
-                        ("backup", .number(memory.1, digits: 1)),
-                    ])
-                ),
-            ]).text)
+        let memoryJSON = JSON.object([
+            ("primary", .number(memory.0, digits: 1)), ("backup", .number(memory.1, digits: 1)),
+        ])
+        Terminal.print(generator.figures([("rss_mib", memoryJSON)]).text)
     }
 }
 

@@ -32,6 +32,9 @@ enum Control {
             Flag("--single", "bench: ballots go to the primary alone"),
             Flag("--secs", value: "S", default: "5", "bench: seconds to run"),
             Flag("--idle", value: "N", "bench: memory and processor time of N idle clients"),
+            Flag(
+                "--relay",
+                "bench: the direct link, then cut, over clients that relay; a pair of its own"),
             Flag("--failover", value: "R", "bench: R kills of the primary, time to the result"),
         ],
         details: """
@@ -178,6 +181,15 @@ enum Control {
             isSingle: arguments.isSet("--single"), seconds: seconds, isTalking: isTalking)
         let bench = Bench(
             load: load, servers: arguments.isSet("--servers") ? servers : nil, isJSON: isJSON)
-        if isIdle { try bench.runIdle() } else { try bench.run() }
+        if isIdle {
+            try bench.runIdle()
+        } else if arguments.isSet("--relay") {
+            guard !arguments.isSet("--servers") else {
+                throw UsageError("--relay cuts a link: it starts a pair of its own, no --servers")
+            }
+            try RelayBench(load: load, isJSON: isJSON).run()
+        } else {
+            try bench.run()
+        }
     }
 }

@@ -84,6 +84,19 @@ final class Generator {
             isPrimary: isPrimary)
     }
 
+    var ballotsPerSecond: Double { Double(ballots) / seconds }
+
+    /// For programs; `more` follows.
+    func figures(_ more: [(key: String, value: JSON)] = []) -> JSON {
+        .object([
+            ("voters", .integer(load.voters)), ("pipeline", .integer(load.pipeline)),
+            ("single", .bool(load.isSingle)), ("ballots", .integer(ballots)),
+            ("seconds", .number(seconds, digits: 3)),
+            ("ballots_per_s", .integer(Int(ballotsPerSecond))), ("votes", .integer(results)),
+            ("ballot_us", ballotTimes.json), ("result_us", resultTimes.json),
+        ] + more)
+    }
+
     // MARK: Phases
 
     func join() throws(Failure) {
@@ -134,6 +147,16 @@ final class Generator {
         }
         opened += count
         mark(control)
+    }
+
+    /// Ends the voters' connections, so that others may join under their names.
+    func hangUp() {
+        for socket in toPrimary + toBackup + [control] {
+            poller.remove(socket.fd.raw)
+            sockets[Int(socket.fd.raw)] = nil
+        }
+        toPrimary = []
+        toBackup = []
     }
 
     // MARK: Turns
