@@ -642,8 +642,9 @@ extension Simulation {
             let target = process.target
             backOff(process)
             if target != process.slot { dial(process, target) }
-            // Any slot may know more.
-            if random.chance(500) { process.target = random.int(0...Self.slots - 1) }
+            // Any other may know more.
+            let others = listening.indices.filter { listening[$0] != nil && $0 != process.slot }
+            if random.chance(500) { process.target = random.element(others) ?? target }
             return
         }
         let me = process.me.instance
