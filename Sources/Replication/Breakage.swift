@@ -37,6 +37,8 @@ package enum Breakage: String, CaseIterable, Sendable {
     case oldNewsBelieved
     /// Reads are answered without asking the backups.
     case staleRead
+    /// A new primary answers reads at once, before it has executed the log that it inherited.
+    case readBeforeCommit
     /// Any confirmation counts for every read.
     case anyConfirmCounts
     /// Snapshots come without the client table.
@@ -45,6 +47,8 @@ package enum Breakage: String, CaseIterable, Sendable {
     case electsThePast
     /// Who is told of a view without it goes on in the old one.
     case staysAfterRemoval
+    /// A primary announces a vote's result when it decides to close it.
+    case announcedTooEarly
     /// Frames of an older path are taken for the present one's.
     case lateFramesTaken
 }

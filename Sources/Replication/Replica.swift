@@ -210,7 +210,7 @@ package struct Replica: Equatable, Sendable {
     /// Reads with a probe up to this one may be answered, once the log of their time is executed.
     package var confirmedProbe: UInt64 {
         guard status == .normal, isPrimary else { return 0 }
-        if breakage == .staleRead { return probe }
+        if breakage == .staleRead || breakage == .readBeforeCommit { return probe }
         return progress.lazy.map(\.confirmed).min() ?? probe
     }
 

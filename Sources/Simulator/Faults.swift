@@ -59,6 +59,8 @@ extension Simulation {
             case .accepted: if case .accepted = envelope.message { true } else { false }
             case .view: if case .view = envelope.message { true } else { false }
             case .state: if case .state = envelope.message { true } else { false }
+            case .prepare: if case .prepare = envelope.message { true } else { false }
+            case .confirm: if case .confirm = envelope.message { true } else { false }
             case .learnOK: if case .learnOK = envelope.message { true } else { false }
             }
         guard isSeen, random.chance(ambush.chance) else { return }
@@ -304,6 +306,8 @@ extension Simulation {
             case .resume: break
             }
         }
+        // Machines come back with nothing on them.
+        lostMachines = [Bool](repeating: false, count: Self.slots)
         flushHeld()
         for process in replicas where process.isUp && process.isPaused {
             resume(.replica(process.number))

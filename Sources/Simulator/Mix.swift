@@ -101,7 +101,7 @@ struct Mix {
 
 /// Moments at which trouble is worst.
 enum Ambush: CaseIterable {
-    case seek, propose, accepted, view, state, learnOK
+    case seek, propose, accepted, view, state, learnOK, prepare, confirm
 }
 
 enum Fault: CaseIterable {

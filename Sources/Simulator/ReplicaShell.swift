@@ -234,7 +234,9 @@ extension Simulation {
         for var waiter in process.turnWaiters {
             waiter.op = waiter.op + base
             switch waiter.kind {
-            case .read, .results: waiter.probe = probe
+            case .read, .results:
+                waiter.probe = probe
+                if options.breakage == .readBeforeCommit { waiter.op = OpNumber(0) }
             case .write, .join: break
             }
             process.waiters.append(waiter)
@@ -676,6 +678,11 @@ extension Simulation {
             }
             coverage.note(.deadlineClosed)
             process.closeProposed.append(vote)
+            if options.breakage == .announcedTooEarly, let record = polls.record(vote) {
+                for voter in process.voters {
+                    send(voter.connection, from: 1, .result(vote, yes: record.yes, no: record.no))
+                }
+            }
             append(process, .close(vote: vote))
         }
         for place in polls.voters.indices where polls.isJoined(place) {
