@@ -318,6 +318,40 @@ extension ProcessSuite {
             }
         }
 
+        /// The only client relays, and has more requests under way than one may have. The acks that
+        /// these wait for come behind them on the same connection.
+        @Test func relayWithManyRequestsOfItsOwn() throws {
+            let cluster = try Cluster()
+            defer { cluster.end() }
+            try cluster.primary(hooks)
+            try cluster.backup(hooks)
+            try cluster.waitForPair()
+            let stranger = try StrangersRelay(cluster.ports, instance: "77")
+            defer { stranger.hangUp() }
+            let before = try cluster.waitForPair(witnesses: 1)
+            let client = try RawClient(cluster.ports[0])
+            #expect(try client.ask("VOTE.OPEN x ROLL open") == .number(1))
+            try link(cluster, "CUT")
+            #expect(
+                try waitForPath(cluster, "relay").map { $0["path_via"] } == [
+                    "stranger", "stranger",
+                ])
+            #expect(try client.ask("VOTE.CAST 1 first yes") == .text("OK"))
+            let lines = (1...6_000).map { "VOTE.CAST 1 voter-\($0) yes\r\n" }
+            stranger.send(Array(lines.joined().utf8), to: 0)
+            let votes = try cluster.eventually("an answer to each ballot", within: 5) {
+                guard case .list(let votes) = try client.ask("VOTE.LIST"),
+                    case .list(let vote) = votes[0], case .number(let count) = vote[3],
+                    count - 1 + stranger.count("-", at: 0) == 6_000
+                else { return Int?.none }
+                return count
+            }
+            #expect(votes > 4_000)
+            let after = try waitForPath(cluster, "relay")
+            #expect(
+                after.map { $0["view"] } == [before["view"], before["view"]], "\(cluster.words)")
+        }
+
         /// Cuts, heals and clients that stop for a moment, in a random order under load.
         /// POLLSRV_TEST_SEED=8841 gives another course.
         @Test func manyCuts() throws {
