@@ -163,12 +163,14 @@ extension ProcessSuite {
             try with(clients: 4) { (cluster, names) throws in
                 try link(cluster, "CUT")
                 var names = names
+                var seconds: [Double] = []
                 for _ in 0..<2 {
                     let infos = try waitForPath(cluster, "relay")
                     let relay = infos[0]["path_via"] ?? ""
                     let members = infos.map { $0["backup_pid"] }
                     let pid = try #require(cluster.processes[relay]).processIdentifier
                     #expect(kill(pid, signal) == 0)
+                    let began = Date()
                     let others = names.filter { $0 != relay }
                     _ = try cluster.eventually("another client to relay") {
                         let infos = cluster.ports.compactMap { try? cluster.info($0) }
@@ -176,6 +178,7 @@ extension ProcessSuite {
                             $0["path"] == "relay" && $0["path_via"] != relay
                         } ? true : nil
                     }
+                    seconds.append(Date().timeIntervalSince(began))
                     try waitForVotes(cluster, others, more: 10)
                     if signal == SIGSTOP { kill(pid, SIGCONT) } else { names = others }
                     try waitForVotes(cluster, names, more: 5)
@@ -183,6 +186,8 @@ extension ProcessSuite {
                     let after = try waitForPath(cluster, "relay")
                     #expect(after.map { $0["backup_pid"] } == members, "\(cluster.words)")
                 }
+                // A broken connection is seen at once; silence takes 300 ms with these heartbeats.
+                if signal == SIGKILL { #expect(seconds.contains { $0 < 0.25 }, "\(seconds)") }
                 try link(cluster, "HEAL")
                 try waitForPath(cluster, "direct")
                 try finish(cluster, names)
