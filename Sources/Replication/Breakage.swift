@@ -3,8 +3,8 @@
 package enum Breakage: String, CaseIterable, Sendable {
     /// The primary commits what it has itself, whatever the backups have.
     case noWriteAll
-    /// A backup with a hole in its log acks what lies behind the hole.
-    case ackBehindHole
+    /// After a link broke nothing is sent again.
+    case nothingResent
     /// A backup acks the next entry without writing it down.
     case ackUnwritten
     /// A majority less one decides.
@@ -17,16 +17,14 @@ package enum Breakage: String, CaseIterable, Sendable {
     case reportedIgnored
     /// A candidate goes on in the present view after PROPOSE.
     case proposerGoesOn
-    /// A backup that has proposed still acks in the old view.
-    case proposerStillAcks
     /// A primary proposes anything under attempt 0, again and again.
     case attemptZeroTwice
     /// Whoever is cut off takes the other for proved dead.
     case proofBySilence
-    /// A learner is let in when it has acked anything.
+    /// A learner is let in before it has everything.
     case learnerTooEarly
-    /// Acks of an older join count.
-    case oldJoinCounts
+    /// More replicas are let in than there are places.
+    case placesUncounted
     /// A join begins by throwing the old log away, even if a proposed view names this replica.
     case joinWipesLog
     /// A new primary drops what it does not know to be committed.
@@ -39,7 +37,7 @@ package enum Breakage: String, CaseIterable, Sendable {
     case oldNewsBelieved
     /// Reads are answered without asking the backups.
     case staleRead
-    /// A new primary answers reads before it has executed the log that it inherited.
+    /// A new primary answers reads at once, before it has executed the log that it inherited.
     case readBeforeCommit
     /// Any confirmation counts for every read.
     case anyConfirmCounts
@@ -47,8 +45,10 @@ package enum Breakage: String, CaseIterable, Sendable {
     case forgottenSessions
     /// An elector answers for views that are decided already.
     case electsThePast
+    /// Who is told of a view without it goes on in the old one.
+    case staysAfterRemoval
+    /// A primary announces a vote's result when it decides to close it.
+    case announcedTooEarly
     /// Frames of an older path are taken for the present one's.
     case lateFramesTaken
-    /// A path whose client was gone for a moment is used on.
-    case pathOutlivesClient
 }

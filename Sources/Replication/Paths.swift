@@ -135,14 +135,11 @@ package struct Paths: Equatable, Sendable {
             effects.append(.step(.exited(instance)))
         case .witnessUp(let witness):
             // A newer connection of the same client: what was on its way on the older is lost.
-            if breakage != .pathOutlivesClient { loseWitness(witness, into: &effects) }
-            witnesses.removeAll { $0 == witness }
+            loseWitness(witness, into: &effects)
             let place = witnesses.firstIndex { $0 > witness } ?? witnesses.count
             witnesses.insert(witness, at: place)
             for index in peers.indices { open(index, after: nil, into: &effects) }
-        case .witnessDown(let witness):
-            if breakage == .pathOutlivesClient { return }
-            loseWitness(witness, into: &effects)
+        case .witnessDown(let witness): loseWitness(witness, into: &effects)
         case .frame(let frame, let via): onFrame(frame, via: via, into: &effects)
         case .tick: onTick(into: &effects)
         case .members(let members, let kept): onMembers(members, kept, into: &effects)

@@ -36,10 +36,12 @@ extension Replica {
     }
 
     mutating func onState(_ part: StatePiece, from: Instance, into outbox: inout Outbox) {
-        guard status == .learning, var fetch, fetch.primary == from, fetch.join == part.join,
-            !fetch.isRestored
-        else { return }
-        guard part.piece == fetch.piecesSeen, !part.view.contains(me.instance),
+        guard status == .learning, var fetch, fetch.primary == from, fetch.join == part.join else {
+            return
+        }
+        // A second state means that the primary had forgotten this learner: what was learnt before
+        // may not be its log any more.
+        guard !fetch.isRestored, part.piece == fetch.piecesSeen, !part.view.contains(me.instance),
             fetch.snapshot.count + part.bytes.count <= Fetch.snapshotBytesMax
         else {
             failJoin("the state came in disorder", into: &outbox)
@@ -101,15 +103,23 @@ extension Replica {
             return
         }
         learners.removeAll { $0.member.instance == from }
-        guard view.members.count + learners.count < membersMax else {
+        guard view.members.count + learners.count < membersMax || breakage == .placesUncounted
+        else {
             let holder = view.backups.first ?? learners[0].member
-            let reason = "the place is taken by replica \(holder.id) at \(holder.address)"
-            outbox.send.append(Envelope(to: from, .joinRefused(join, reason: reason)))
+            refuse(from, join, holder: holder, into: &outbox)
             return
         }
         exited.removeAll { $0 == from }
         learners.append(Learner(member: member, join: join))
         outbox.effects.append(.sendState(to: from, join: join))
+    }
+
+    func refuse(
+        _ learner: Instance, _ join: JoinID, holder: Member?, into outbox: inout Outbox
+    ) {
+        let name = holder.map { "replica \($0.id) at \($0.address)" } ?? "another"
+        let refusal = Message.joinRefused(join, reason: "the place is taken by \(name)")
+        outbox.send.append(Envelope(to: learner, refusal))
     }
 
     mutating func onStateSent(
@@ -124,7 +134,7 @@ extension Replica {
         _ join: JoinID, op acked: OpNumber, from: Instance, into outbox: inout Outbox
     ) {
         guard let index = learnerIndex(from, join), acked <= op else { return }
-        learners[index].acked = max(learners[index].acked, acked)
+        learners[index].acked = max(learners[index].acked ?? acked, acked)
         learners[index].ticksSinceHeard = 0
         admitLearner(into: &outbox)
         checkDrain(into: &outbox)
@@ -134,7 +144,10 @@ extension Replica {
     /// and let that arrive. Looked at time and again, as another change may have come in between.
     mutating func admitLearner(into outbox: inout Outbox) {
         guard drain == nil, campaign == nil, status == .normal, ticksToNextCampaign == 0,
-            let ready = learners.first(where: { $0.sent != nil && $0.acked >= commitMax })
+            let ready = learners.first(where: { learner in
+                learner.acked.map { $0 >= commitMax }
+                    ?? (breakage == .learnerTooEarly && learner.sent != nil)
+            })
         else { return }
         drain = Drain(goal: .admit(ready.member.instance))
         checkDrain(into: &outbox)
@@ -142,9 +155,7 @@ extension Replica {
 
     private func learnerIndex(_ instance: Instance, _ join: JoinID) -> Int? {
         guard isPrimary else { return nil }
-        return learners.firstIndex {
-            $0.member.instance == instance && ($0.join == join || breakage == .oldJoinCounts)
-        }
+        return learners.firstIndex { $0.member.instance == instance && $0.join == join }
     }
 
     /// A learner whose machine is gone says nothing, nor does its connection: it must not hold the

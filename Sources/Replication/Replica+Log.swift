@@ -73,11 +73,6 @@ extension Replica {
         guard isFollowing(number, from) else { return }
         noteCommit(commit, into: &outbox)
         if entry.last > matched {
-            if breakage == .ackBehindHole, entry.first > matched.next {
-                let ok = Message.prepareOK(view: number, op: entry.last)
-                outbox.sendAfterSync.append(Envelope(to: from, ok))
-                return
-            }
             guard entry.first == matched.next else {
                 // A hole: something was lost with a link. Ask again from where the log is sure. A
                 // learner has passed over what was sent before it heard of the present view.
@@ -121,11 +116,7 @@ extension Replica {
             guard let fetch else { return }
             let ok = Message.learnOK(fetch.join, op: matched)
             outbox.sendAfterSync.append(Envelope(to: fetch.primary, ok))
-        case .choosing:
-            guard breakage == .proposerStillAcks else { return }
-            let ok = Message.prepareOK(view: view.number, op: matched)
-            outbox.sendAfterSync.append(Envelope(to: view.primary.instance, ok))
-        case .idle: return
+        case .idle, .choosing: return
         }
     }
 
@@ -141,8 +132,7 @@ extension Replica {
         case .learning:
             fetch?.ticksSinceNews = 0
             return fetch?.primary == from && fetch?.isRestored == true
-        case .choosing: return breakage == .proposerStillAcks && !isPrimary
-        case .idle: return false
+        case .idle, .choosing: return false
         }
     }
 
@@ -151,6 +141,10 @@ extension Replica {
     ) {
         guard isFollowing(number, from) else { return }
         noteCommit(commit, into: &outbox)
+        // Entries go out before it is said that they are committed.
+        if status == .learning, commit > matched {
+            failJoin("a part of the log is missing", into: &outbox)
+        }
     }
 
     /// Learns that everything through `commit` is on every member: so it is in this log too, and
@@ -205,7 +199,7 @@ extension Replica {
         // Everything committed is on all members, also where the backup does not know it yet.
         let sure = max(matched, commitMax)
         progress[index].acked = max(progress[index].acked, sure)
-        progress[index].sent = sure
+        progress[index].sent = breakage == .nothingResent ? op : sure
         let commit = Message.commit(view: view.number, commitMax: commitMax)
         outbox.send.append(Envelope(to: from, commit))
         if probe > progress[index].confirmed {

@@ -88,12 +88,20 @@ extension Replica {
             return
         }
         let wasMember = isMember
-        learnOfView(news)
+        let isNext = news.number == view?.number.next
+        if !(wasMember && breakage == .staysAfterRemoval) { learnOfView(news) }
         if wasMember {
+            if breakage == .staysAfterRemoval {
+                outbox.effects.append(.removed(news))
+                return
+            }
             stepDown(into: &outbox)
             outbox.effects.append(.removed(news))
         } else if status == .learning, fetch?.primary != news.primary.instance {
             failJoin("replica \(news.primary.id) leads now", into: &outbox)
+        } else if status == .learning, fetch?.isRestored == true, !isNext {
+            // In a view that was missed another may have led, and this one's log been cut.
+            failJoin("a view was missed", into: &outbox)
         }
     }
 
@@ -163,7 +171,10 @@ extension Replica {
                 return Progress(acked: max(learner?.acked ?? commitMax, commitMax), sent: nil)
             }
             learners = oldLearners.filter { !next.contains($0.member.instance) }
+            turnAwaySurplus(into: &outbox)
             for index in learners.indices { tellLearner(learners[index].member.instance, &outbox) }
+            // Before it is committed and so leaves the log.
+            sendLog(into: &outbox)
             advanceCommit(into: &outbox)
         } else {
             // As a learner it has acked the primary's whole log; as a backup of the same primary
@@ -176,6 +187,17 @@ extension Replica {
             attach(into: &outbox)
         }
         outbox.effects.append(.entered(next))
+    }
+
+    /// One whose connection broke while its admission was being decided may come in all the same,
+    /// and another have been given its place meanwhile.
+    private mutating func turnAwaySurplus(into outbox: inout Outbox) {
+        while let view, let last = learners.last, breakage != .placesUncounted,
+            view.members.count + learners.count > membersMax
+        {
+            learners.removeLast()
+            refuse(last.member.instance, last.join, holder: view.backups.last, into: &outbox)
+        }
     }
 
     private func tellLearner(_ learner: Instance, _ outbox: inout Outbox) {

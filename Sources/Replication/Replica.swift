@@ -142,7 +142,8 @@ package struct Replica: Equatable, Sendable {
         var join: JoinID
         /// nil while the snapshot is being made.
         var sent: OpNumber?
-        var acked = OpNumber(0)
+        /// nil until it has the state, which may be empty.
+        var acked: OpNumber?
         var ticksSinceHeard = 0
     }
 
@@ -209,7 +210,7 @@ package struct Replica: Equatable, Sendable {
     /// Reads with a probe up to this one may be answered, once the log of their time is executed.
     package var confirmedProbe: UInt64 {
         guard status == .normal, isPrimary else { return 0 }
-        if breakage == .staleRead { return probe }
+        if breakage == .staleRead || breakage == .readBeforeCommit { return probe }
         return progress.lazy.map(\.confirmed).min() ?? probe
     }
 

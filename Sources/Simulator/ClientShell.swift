@@ -153,7 +153,7 @@ extension Simulation {
     private func ask(_ client: ClientProcess, _ request: Packet.Request) {
         client.pending = request
         // Anybody may be asked; only the primary should answer.
-        let index = random.chance(300) ? random.element(Array(client.links.indices)) : client.primary
+        let index = random.chance(isOperator(client) ? 500 : 300) ? random.element(Array(client.links.indices)) : client.primary
         guard let index, client.links[index].instance != nil else {
             client.pendingOn = nil
             return

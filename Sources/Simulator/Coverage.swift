@@ -7,17 +7,17 @@ package struct Coverage: Sendable {
         case primaryPaused, linkReset, linkHeld, linkHeldOneWay, linkFlapped, clientLinkReset
         case clientLinkHeld, clientLinkHeldOneWay, clientKilled, clientLeft, witnessKilled
         case replicaLeaves, primaryLeaves, switchover, startFailed, intruderStarted
-        case delaySpike, severalAtOnce
+        case delaySpike, severalAtOnce, ambush
         // What came of them.
         case viewEntered, viewWithoutPhaseOne, viewByPhaseOne, primaryTookOver, handedOver
-        case learnerAdmitted, memberExcluded, electorateChanged, decidedAlone, decidedByProof
-        case grantWithAccepted, proposalOfAnother, proposalLost, outbid, sought, stickyWitness
-        case stepDown, truncated, holeFound, joinFailed, joinRefused, joinRestarted, stalled
+        case learnerAdmitted, memberExcluded, electorateChanged, decidedAlone
+        case grantWithAccepted, proposalOfAnother, outbid, sought, stickyWitness
+        case stepDown, truncated, joinFailed, joinRefused, joinRestarted, stalled
         case callRepeated, callRepeatedElsewhere, heldBallotProposed, readAnswered, readRefused
-        case requestRefused, castAnsweredTwice, deadlineClosed, absentVoterRemoved
-        case relayOpened, relayUsed, relayLost, relayMovedOn, backToDirect, relayBounced
+        case requestRefused, deadlineClosed, absentVoterRemoved
+        case relayOpened, relayUsed, relayLost, backToDirect, relayBounced
         case refusalDisproved, silentLinkClosed, lateFrame
-        case twoPrimariesAtOnce, oldPrimaryRefused, changeDuringChange
+        case twoPrimariesAtOnce, oldPrimaryRefused
         // How runs end.
         case healed, beyondRepair
 

@@ -22,7 +22,7 @@ enum Event {
     case dialFailed(Process, slot: Int, refused: Bool)
     case exited(of: Instance, to: Int)
     case voteDecided(client: Int, vote: UInt64)
-    case fault
+    case fault(Fault?)
     case mend(Int)
     case resume(Process)
     case keep

@@ -49,11 +49,31 @@ extension Simulation {
         return mix.weights[0].fault
     }
 
-    func strike() {
+    /// What `Mix.ambush` says, at the sight of its message.
+    func ambush(_ process: ReplicaProcess, _ envelope: Envelope) {
+        guard let ambush = mix.ambush, ambushes > 0, !isHealed, now > 20_000 else { return }
+        let isSeen =
+            switch ambush.message {
+            case .seek: if case .seek = envelope.message { true } else { false }
+            case .propose: if case .propose = envelope.message { true } else { false }
+            case .accepted: if case .accepted = envelope.message { true } else { false }
+            case .view: if case .view = envelope.message { true } else { false }
+            case .state: if case .state = envelope.message { true } else { false }
+            case .prepare: if case .prepare = envelope.message { true } else { false }
+            case .confirm: if case .confirm = envelope.message { true } else { false }
+            case .learnOK: if case .learnOK = envelope.message { true } else { false }
+            }
+        guard isSeen, random.chance(ambush.chance) else { return }
+        coverage.note(.ambush)
+        ambushes -= 1
+        queue.push(.fault(ambush.fault), at: now + random.int(0...2 * mix.delayMax))
+    }
+
+    func strike(_ given: Fault?) {
         guard !isHealed else { return }
         if lastFaultAt >= 0, now - lastFaultAt < 20_000 { coverage.note(.severalAtOnce) }
         lastFaultAt = now
-        let fault = draw()
+        let fault = given ?? draw()
         let time = random.int(5_000...random.element([30_000, 150_000, 600_000])!)
         switch fault {
         case .killPrimary: if let primary { kill(primary) }
@@ -115,7 +135,10 @@ extension Simulation {
             guard let process = random.element(replicas.filter(\.isUp)) else { return }
             coverage.note(.linkHeld)
             tell { "replica \(process.number) is alone for \(time / 1_000) ms" }
-            for site in 0..<Self.slots + Self.operatorName + 1 where site != process.slot {
+            // From some it may not be cut off, and answer them as if nothing were.
+            let whole = random.element([1_000, 900, 700]) ?? 1_000
+            for site in 0..<Self.slots + Self.operatorName + 1
+            where site != process.slot && random.chance(whole) {
                 hold(process.slot, site, time)
                 hold(site, process.slot, time)
             }
@@ -283,6 +306,8 @@ extension Simulation {
             case .resume: break
             }
         }
+        // Machines come back with nothing on them.
+        lostMachines = [Bool](repeating: false, count: Self.slots)
         flushHeld()
         for process in replicas where process.isUp && process.isPaused {
             resume(.replica(process.number))

@@ -85,7 +85,12 @@ struct History {
         proposals.removeAll { $0.view.number <= view.number }
     }
 
-    /// Whether a proposal of this attempt was seen before (else it is kept).
+    /// Whether the view that is proposed was proposed by another before.
+    func isAnothers(_ attempt: Attempt, _ view: View) -> Bool {
+        proposals.contains { $0.view == view && $0.attempt.proposer != attempt.proposer }
+    }
+
+    /// Keeps who has proposed what.
     mutating func notePropose(_ attempt: Attempt, _ view: View) {
         guard view.number > (newest?.number ?? ViewNumber(0)),
             !proposals.contains(where: { $0.attempt == attempt && $0.view == view })
@@ -151,7 +156,12 @@ struct History {
         let op = replies.count + 1
         guard let call else { return model.apply(command, at: op) }
         let name = Packet.Request.Kind.call(client: call.client, sequence: call.sequence)
-        if let before = calls.first(where: { $0.call == name }) { return before.reply }
+        if let before = calls.first(where: { $0.call == name }) {
+            // Only the last call's reply is kept; a copy of an older one that comes late finds
+            // that nobody waits for it.
+            let next = Packet.Request.Kind.call(client: call.client, sequence: call.sequence + 1)
+            return calls.contains { $0.call == next } ? .error("SEQUENCE") : before.reply
+        }
         let reply = model.apply(command, at: op)
         calls.append((name, reply, op))
         return reply

@@ -30,6 +30,8 @@ struct Mix {
     var weights: [(fault: Fault, weight: Int)]
     var delayMin: Int
     var delayMax: Int
+    /// Strikes when a message of this kind is sent, so many times in a thousand.
+    var ambush: (message: Ambush, fault: Fault, chance: Int)?
     /// In a thousand messages, so many are late by up to `spike`.
     var spikes: Int
     var spike: Int
@@ -77,6 +79,12 @@ struct Mix {
             weights.append((fault, random.int(1...10)))
         }
         if weights.isEmpty { weights = [(.killPrimary, 1)] }
+        if random.chance(300) {
+            ambush = (
+                random.element(Ambush.allCases) ?? .propose,
+                random.element(Fault.allCases) ?? .flapLink, random.int(20...300)
+            )
+        }
         delayMin = random.int(20...200)
         delayMax = delayMin + random.element([100, 1_000, 8_000, 20_000]).map { random.int(10...$0) }!
         spikes = random.chance(300) ? random.int(1...30) : 0
@@ -89,6 +97,11 @@ struct Mix {
         restartMax = random.element([20_000, 150_000, 400_000]) ?? 150_000
         arrivalMax = random.element([5_000, 50_000, 300_000]) ?? 5_000
     }
+}
+
+/// Moments at which trouble is worst.
+enum Ambush: CaseIterable {
+    case seek, propose, accepted, view, state, learnOK, prepare, confirm
 }
 
 enum Fault: CaseIterable {

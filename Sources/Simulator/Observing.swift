@@ -3,10 +3,26 @@ import Wire
 
 // What an observer of the messages takes note of.
 extension Simulation {
+    /// Rule 1, and what kind of change this was.
+    func noteView(_ view: View) {
+        let before = history.newest
+        check { () throws(Violation) in try history.note(view, entered: true) }
+        guard let before, view.number > before.number else { return }
+        let (old, new) = (before.members.map(\.instance), view.members.map(\.instance))
+        if new.contains(where: { !old.contains($0) }) { coverage.note(.learnerAdmitted) }
+        if old.contains(where: { !new.contains($0) }) { coverage.note(.memberExcluded) }
+        if Set(old) == Set(new), before.primary != view.primary { coverage.note(.handedOver) }
+        if before.witnesses != view.witnesses { coverage.note(.electorateChanged) }
+        if view.backups.isEmpty { coverage.note(.decidedAlone) }
+        if view.members.count > mix.shape.replicas {
+            fail(Violation(.safety, rule: "bounds", "more members than places: '\(view.text)'"))
+        }
+    }
+
     func observe(_ process: ReplicaProcess, _ envelope: Envelope) {
+        ambush(process, envelope)
         switch envelope.message {
-        case .view(let view):
-            check { () throws(Violation) in try history.note(view, entered: false) }
+        case .view(let view): noteView(view)
         case .seek(_, _, _): coverage.note(.sought)
         case .propose(let attempt, let view):
             if attempt.counter == 0 {
@@ -14,7 +30,10 @@ extension Simulation {
             } else {
                 coverage.note(.viewByPhaseOne)
             }
-            if attempt.proposer == process.me.instance { history.notePropose(attempt, view) }
+            if attempt.proposer == process.me.instance {
+                if history.isAnothers(attempt, view) { coverage.note(.proposalOfAnother) }
+                history.notePropose(attempt, view)
+            }
         case .accepted(let number, let attempt):
             history.noteAccept(number, attempt, by: process.me.instance)
         case .grant(_, _, let accepted): if accepted != nil { coverage.note(.grantWithAccepted) }

@@ -62,6 +62,8 @@ final class ReplicaProcess {
 
     /// Told of a view without it, and not back in one yet: it has nothing to say to clients.
     var isOut = false
+    /// As `isOut`, and no newer state fetched since: it has nothing to execute.
+    var isStateOver = false
     var isLeading = false
     var openedAt: [(vote: UInt64, at: Int)] = []
     var closeProposed: [UInt64] = []

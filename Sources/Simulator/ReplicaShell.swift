@@ -88,6 +88,7 @@ extension Simulation {
                 let message = Message.state(
                     join, view: view, op: process.executor.op, piece: piece, pieces: pieces,
                     bytes: Array(part))
+                ambush(process, Envelope(to: learner, message))
                 send(id, from: side(of: process, id), .peer(message))
             }
             step(process, .stateSent(to: learner, join: join, op: process.executor.op))
@@ -100,6 +101,7 @@ extension Simulation {
             if options.breakage == .forgottenSessions { process.executor.forgetSessions() }
             precondition(process.executor.op == op, "a state of another op")
             process.openedAt = process.executor.service.openVotes.map { ($0, now) }
+            process.isStateOver = false
         case .truncated:
             coverage.note(.truncated)
             let list = process.waiters
@@ -126,10 +128,14 @@ extension Simulation {
 
     private func onEntered(_ process: ReplicaProcess, _ view: View) {
         tell { "replica \(process.number) enters '\(view.text)'" }
-        check { () throws(Violation) in try history.note(view, entered: true) }
+        noteView(view)
         coverage.note(.viewEntered)
         let leads = view.primary.instance == process.me.instance
+        if replicas.contains(where: { $0.isUp && $0.isLeading && $0.number != process.number }), leads {
+            coverage.note(.twoPrimariesAtOnce)
+        }
         process.isOut = false
+        process.isStateOver = false
         if !leads {
             let list = process.waiters
             process.waiters = []
@@ -165,6 +171,7 @@ extension Simulation {
         tell { "replica \(process.number) is out: '\(view.text)'" }
         coverage.note(.stepDown)
         process.isOut = true
+        process.isStateOver = true
         process.isLeading = false
         let list = process.waiters
         process.waiters = []
@@ -281,7 +288,7 @@ extension Simulation {
     }
 
     private func execute(_ process: ReplicaProcess, _ entry: Entry) {
-        if process.isOut, process.face.status == .idle {
+        if process.isStateOver {
             fail(
                 Violation(
                     .safety, rule: "told to step down, it answers nobody",
@@ -637,22 +644,27 @@ extension Simulation {
             let target = process.target
             backOff(process)
             if target != process.slot { dial(process, target) }
-            // Any slot may know more.
-            if random.chance(500) { process.target = random.int(0...Self.slots - 1) }
+            // Any other may know more.
+            let others = listening.indices.filter { listening[$0] != nil && $0 != process.slot }
+            if random.chance(500) { process.target = random.element(others) ?? target }
             return
         }
         let me = process.me.instance
+        // Who may be alone calls everybody, and the address from its command line: the others may
+        // have gone on without it and have no reason to look for it.
+        let isAlone =
+            view.primary.instance == me
+            ? view.backups.contains { process.replica.hasFailed($0.instance) }
+            : process.replica.hasFailed(view.primary.instance)
         for member in view.members where member.instance != me {
-            // A primary waits to be called; only if it may be alone does it call by itself, as
-            // the others may have gone on without it and have no reason to look for it.
             let isKept =
-                view.primary.instance == me
-                ? process.replica.hasFailed(member.instance)
-                : member.instance == view.primary.instance || member.instance < me
-            guard isKept, process.link(member.instance) == nil else { continue }
+                view.primary.instance != me
+                && (member.instance == view.primary.instance || member.instance < me)
+            guard isKept || isAlone, process.link(member.instance) == nil else { continue }
             backOff(process)
             dial(process, Int(member.address.port))
         }
+        if isAlone, random.chance(200) { dial(process, random.int(0...Self.slots - 1)) }
     }
 
     /// Deadlines, and voters that have gone.
@@ -666,6 +678,11 @@ extension Simulation {
             }
             coverage.note(.deadlineClosed)
             process.closeProposed.append(vote)
+            if options.breakage == .announcedTooEarly, let record = polls.record(vote) {
+                for voter in process.voters {
+                    send(voter.connection, from: 1, .result(vote, yes: record.yes, no: record.no))
+                }
+            }
             append(process, .close(vote: vote))
         }
         for place in polls.voters.indices where polls.isJoined(place) {
@@ -675,7 +692,7 @@ extension Simulation {
                 continue
             }
             process.absentTicks[name] += 1
-            guard process.absentTicks[name] > 60 else { continue }
+            guard process.absentTicks[name] > 30 else { continue }
             process.absentTicks[name] = 0
             coverage.note(.absentVoterRemoved)
             append(process, .leave(voter: polls.voters[place]))

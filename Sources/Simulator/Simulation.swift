@@ -61,6 +61,8 @@ package final class Simulation {
     var isHealed = false
     var healedAt = 0
     var lastFaultAt = -1
+    /// So many ambushes are left.
+    var ambushes = 3
     /// When a missing replica or client is started, at the earliest.
     var nextStart = 0
     var nextClientStart: [Int]
@@ -119,7 +121,7 @@ package final class Simulation {
             voters[name] = startClient(name, log: [], at: moment).number
         }
         voters.append(startClient(Self.operatorName, log: [], at: 0).number)
-        for moment in mix.faults { queue.push(.fault, at: moment) }
+        for moment in mix.faults { queue.push(.fault(nil), at: moment) }
         queue.push(.keep, at: 20_000)
         queue.push(.heal, at: mix.faultsUntil + 30_000)
     }
@@ -205,7 +207,7 @@ package final class Simulation {
         case .voteDecided(let number, let vote):
             guard clients[number].isUp, !keepBack(event, clients[number]) else { return }
             decide(clients[number], vote)
-        case .fault: strike()
+        case .fault(let fault): strike(fault)
         case .mend(let index): mend(index)
         case .resume(let process): resume(process)
         case .keep: keep()

@@ -14,6 +14,8 @@ struct Job: Sendable {
     var milliseconds: UInt64?
     var threads = 1
     var isQuiet = false
+    /// Failures do not end the job.
+    var isSurvey = false
 
     private static let tailLines = 30
 
@@ -71,7 +73,18 @@ struct Job: Sendable {
         var coverage = Coverage()
         /// The lowest seed that failed.
         var failure: (seed: UInt64, violation: Violation)?
+        /// Of a survey: for each rule the lowest seed that breaks it, and how many do.
+        var broken: [(rule: String, seed: UInt64, count: Int)] = []
         var working: Int
+
+        mutating func note(_ seed: UInt64, _ violation: Violation) {
+            guard let index = broken.firstIndex(where: { $0.rule == violation.rule }) else {
+                broken.append((violation.rule, seed, 1))
+                return
+            }
+            broken[index].seed = min(broken[index].seed, seed)
+            broken[index].count += 1
+        }
     }
 
     private final class Board: Sendable {
@@ -104,6 +117,10 @@ struct Job: Sendable {
         }
         let tally = board.tally.withLock { $0 }
         report(tally, since: start)
+        for item in tally.broken.sorted(by: { $0.seed < $1.seed }) {
+            Terminal.print(
+                "broken: \(item.rule): first by seed \(item.seed), in all by \(item.count) seeds")
+        }
         guard let failure = tally.failure else { return 0 }
         explain(failure.seed, failure.violation)
         Terminal.print(
@@ -131,6 +148,10 @@ struct Job: Sendable {
                 events += outcome.events
                 ops += outcome.ops
                 guard let violation = outcome.violation else { continue }
+                if isSurvey {
+                    board.tally.withLock { $0.note(seed, violation) }
+                    continue
+                }
                 board.tally.withLock { tally in
                     if let known = tally.failure, known.seed < seed { return }
                     tally.failure = (seed, violation)

@@ -26,6 +26,9 @@ enum PollSim {
         Flag(
             "--breakage", value: "NAME", hidden: true,
             "commit this deliberate mistake in every replica, witness and path"),
+        Flag(
+            "--survey", hidden: true,
+            "go on after a failure; print for each rule the first seed that breaks it"),
     ]
 
     private static let syntax = CommandLineSyntax(
@@ -79,6 +82,7 @@ enum PollSim {
         // Short enough to be typed.
         job.first = from ?? Entropy.next() >> 24
         job.isQuiet = arguments.isSet("--quiet")
+        job.isSurvey = arguments.isSet("--survey")
         if arguments.isSet("--minutes") {
             let text = arguments.string("--minutes") ?? ""
             if let minutes = UInt64(text), minutes > 0 {
