@@ -83,10 +83,11 @@ extension Server {
         case (.relay, .direct): log.info("the direct connection to \(who) is back")
         case (_, .direct): break
         case (.relay, .relay(let via, _)):
-            log.detail("what goes to \(who) is relayed by \(relayName(via)) now")
+            log.detail("what goes to \(who) is relayed by client \(clientName(via)) now")
         case (_, .relay(let via, _)):
             log.info(
-                "the direct connection to \(who) is down: \(relayName(via)) relays what goes there")
+                "the direct connection to \(who) is down: client \(clientName(via)) relays what "
+                    + "goes there")
         }
         setRelaying(routeSeen, false)
         setRelaying(route, true)
@@ -98,9 +99,12 @@ extension Server {
         witnessConnection(via)?.isRelaying = isRelaying
     }
 
-    private func relayName(_ via: Instance) -> String {
-        let name = witnessConnection(via)?.name ?? ""
-        return name.isEmpty ? "client \(via)" : "client \(name)"
+    /// What a client calls itself is anything; here it is one word.
+    private func clientName(_ via: Instance) -> String {
+        let name = (witnessConnection(via)?.name ?? "").unicodeScalars.map { scalar in
+            (33..<127).contains(scalar.value) ? Character(scalar) : "?"
+        }
+        return name.isEmpty ? "\(via)" : String(name)
     }
 
     /// For INFO: `direct`, `relay` or `none`, and who relays.
@@ -108,7 +112,7 @@ extension Server {
         switch partner.flatMap({ paths.route(to: $0.instance) }) {
         case .direct: ("direct", "")
         case .relay(let via, _):
-            ("relay", witnessConnection(via).flatMap { $0.name.isEmpty ? nil : $0.name } ?? "\(via)")
+            ("relay", clientName(via))
         case nil: ("none", "")
         }
     }

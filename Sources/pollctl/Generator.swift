@@ -88,13 +88,14 @@ final class Generator {
 
     /// For programs; `more` follows.
     func figures(_ more: [(key: String, value: JSON)] = []) -> JSON {
-        .object([
-            ("voters", .integer(load.voters)), ("pipeline", .integer(load.pipeline)),
-            ("single", .bool(load.isSingle)), ("ballots", .integer(ballots)),
-            ("seconds", .number(seconds, digits: 3)),
-            ("ballots_per_s", .integer(Int(ballotsPerSecond))), ("votes", .integer(results)),
-            ("ballot_us", ballotTimes.json), ("result_us", resultTimes.json),
-        ] + more)
+        .object(
+            [
+                ("voters", .integer(load.voters)), ("pipeline", .integer(load.pipeline)),
+                ("single", .bool(load.isSingle)), ("ballots", .integer(ballots)),
+                ("seconds", .number(seconds, digits: 3)),
+                ("ballots_per_s", .integer(Int(ballotsPerSecond))), ("votes", .integer(results)),
+                ("ballot_us", ballotTimes.json), ("result_us", resultTimes.json),
+            ] + more)
     }
 
     // MARK: Phases

@@ -31,7 +31,11 @@ final class RawClient {
     private var buffer: [UInt8] = []
 
     init(_ port: UInt16, seconds: Int = 5) throws {
-        fd = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        fd = try Self.connected(port, seconds: seconds)
+    }
+
+    static func connected(_ port: UInt16, seconds: Int) throws -> Int32 {
+        let fd = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
         var timeout = timeval(tv_sec: seconds, tv_usec: 0)
         let size = socklen_t(MemoryLayout<timeval>.size)
         setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, size)
@@ -49,6 +53,7 @@ final class RawClient {
             close(fd)
             throw Trouble("connect to \(port): errno \(errno)")
         }
+        return fd
     }
 
     deinit { close(fd) }
