@@ -59,6 +59,9 @@ let package = Package(
         .testTarget(
             name: "ClientTests", dependencies: ["Client", "Linux", "Replication", "Wire"],
             swiftSettings: strict),
+        .testTarget(
+            name: "SimulatorTests", dependencies: ["Simulator", "Replication", "pollsim"],
+            swiftSettings: strict),
         // Drives the programs from outside; it needs them built, and imports nothing of them.
         .testTarget(
             name: "ProcessTests", dependencies: ["pollsrv", "pollclient", "pollctl"],
