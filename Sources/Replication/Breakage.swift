@@ -39,8 +39,6 @@ package enum Breakage: String, CaseIterable, Sendable {
     case staleRead
     /// A new primary answers reads at once, before it has executed the log that it inherited.
     case readBeforeCommit
-    /// Any confirmation counts for every read.
-    case anyConfirmCounts
     /// Snapshots come without the client table.
     case forgottenSessions
     /// An elector answers for views that are decided already.
@@ -49,6 +47,4 @@ package enum Breakage: String, CaseIterable, Sendable {
     case staysAfterRemoval
     /// A primary announces a vote's result when it decides to close it.
     case announcedTooEarly
-    /// Frames of an older path are taken for the present one's.
-    case lateFramesTaken
 }

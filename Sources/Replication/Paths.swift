@@ -49,8 +49,6 @@ package struct Paths: Equatable, Sendable {
     private var ticksToPathBeat = 0
     /// For the numbers of the paths that this replica opens.
     private var opened: UInt64 = 0
-    /// Only tests set it.
-    package var breakage: Breakage?
 
     private struct Peer: Equatable, Sendable {
         var instance: Instance
@@ -276,8 +274,7 @@ package struct Paths: Equatable, Sendable {
             answerClosed(frame, via: via, into: &effects)
             return
         }
-        var isInUse = peers[index].route == .relay(via: via, path: frame.path)
-        if breakage == .lateFramesTaken, case .relay = peers[index].route { isInUse = true }
+        let isInUse = peers[index].route == .relay(via: via, path: frame.path)
         switch frame.body {
         case .open: onOpen(frame, index, via: via, into: &effects)
         case .accept:

@@ -227,8 +227,7 @@ extension Replica {
 
     mutating func onConfirmOK(_ number: ViewNumber, _ probe: UInt64, from: Instance) {
         guard let index = backupIndex(number, from), probe <= self.probe else { return }
-        let confirmed = breakage == .anyConfirmCounts ? self.probe : probe
-        progress[index].confirmed = max(progress[index].confirmed, confirmed)
+        progress[index].confirmed = max(progress[index].confirmed, probe)
     }
 
     /// Lets idle backups know what has been committed.

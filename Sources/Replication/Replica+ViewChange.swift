@@ -83,6 +83,12 @@ extension Replica {
     mutating func onView(_ news: View, into outbox: inout Outbox) {
         let isOlderTaken = breakage == .oldNewsBelieved && news != view
         guard news.number > (view?.number ?? ViewNumber(0)) || isOlderTaken else { return }
+        // Those who have followed this primary hear of it here, if nobody else reaches them.
+        if isPrimary, news.primary.instance != me.instance, let view {
+            for backup in view.backups where backup.instance != news.primary.instance {
+                outbox.send.append(Envelope(to: backup.instance, .view(news)))
+            }
+        }
         if news.contains(me.instance), isMember || hasState {
             enter(news, into: &outbox)
             return

@@ -87,6 +87,7 @@ extension Server {
             // Its voters have yet to come over from the old primary.
             driver.nextAbsenceCheck = now + 1_000_000_000
             driver.absentSeconds = []
+            remindVoters()
         }
         let ballots = held.takeAll(executor.service)
         if !ballots.isEmpty { log.info("proposing \(ballots.count) ballots that were held here") }

@@ -17,6 +17,8 @@ struct Joining {
     var nextDial: UInt64 = 0
     var delay: UInt64 = Self.delayMin
     var joinCount = 0
+    /// Calls to other members, to try their addresses in turn.
+    var callCount = 0
     var lastReason = ""
 
     static let delayMin: UInt64 = 20_000_000
@@ -116,15 +118,31 @@ extension Server {
             ? settings.peer : view.primary.address
     }
 
-    /// A backup keeps a direct connection to its primary, also while clients relay.
+    /// A backup keeps a direct connection to its primary, also while clients relay. Who may be
+    /// alone calls the others, and the server of its command line: they may have gone on without
+    /// it and have no reason to look for it.
     private func tickMemberLinks() {
-        guard let view = replica.view, !isPrimary, links[view.primary.instance] == nil,
-            !cutInstances.contains(view.primary.instance), joining.dialStarted == nil,
-            now >= joining.nextDial
-        else { return }
-        joining.dialed = view.primary.address
+        guard joining.dialStarted == nil, now >= joining.nextDial, let view = replica.view else {
+            return
+        }
+        let failed = view.members.filter {
+            $0.instance != me.instance && replica.hasFailed($0.instance)
+        }
+        let called = isPrimary ? failed : [view.primary]
+        var addresses = called.filter {
+            links[$0.instance] == nil && !cutInstances.contains($0.instance)
+        }.map(\.address)
+        if !failed.isEmpty, cutInstances.isEmpty, settings.peer != me.address,
+            !addresses.contains(settings.peer)
+        {
+            addresses.append(settings.peer)
+        }
+        guard !addresses.isEmpty else { return }
+        let address = addresses[joining.callCount % addresses.count]
+        joining.callCount += 1
+        joining.dialed = address
         joining.backOff(now)
-        dial(view.primary.address, kind: .dialing(view.primary.address))
+        dial(address, kind: .dialing(address))
     }
 
     func createService(_ reason: String) {

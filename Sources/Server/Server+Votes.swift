@@ -367,6 +367,18 @@ extension Server {
         }
     }
 
+    /// Of votes that were opened while another led: who joined here before that and has missed
+    /// the change to and fro would not be asked.
+    func remindVoters() {
+        let open = executor.service.openVotes
+        for (place, connection) in voterConnections.enumerated() {
+            guard let connection, connection.version == .resp3 else { continue }
+            for vote in open where executor.service.isWaiting(vote, for: place) {
+                pushVote(vote, to: connection)
+            }
+        }
+    }
+
     private func pushVote(_ vote: UInt64, to connection: Connection) {
         connection.write { bytes in
             RESP.push(4, into: &bytes)

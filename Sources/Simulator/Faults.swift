@@ -132,13 +132,13 @@ extension Simulation {
                 if case .client = connections[id].ends[0] { reset(id) }
             }
         case .isolateReplica:
-            guard let process = random.element(replicas.filter(\.isUp)) else { return }
+            let victim = random.chance(500) ? primary : random.element(replicas.filter(\.isUp))
+            guard let process = victim else { return }
             coverage.note(.linkHeld)
             tell { "replica \(process.number) is alone for \(time / 1_000) ms" }
-            // From some it may not be cut off, and answer them as if nothing were.
-            let whole = random.element([1_000, 900, 700]) ?? 1_000
-            for site in 0..<Self.slots + Self.operatorName + 1
-            where site != process.slot && random.chance(whole) {
+            // From the operator it may not be cut off, and answer as if nothing were.
+            let sites = Self.slots + Self.operatorName + (random.chance(500) ? 0 : 1)
+            for site in 0..<sites where site != process.slot {
                 hold(process.slot, site, time)
                 hold(site, process.slot, time)
             }

@@ -157,6 +157,7 @@ extension Simulation {
                         vote: item.vote, voter: History.name(item.name), choice: item.choice))
             }
             process.held = []
+            remindVoters(process)
             process.absentTicks = [Int](repeating: 0, count: 16)
         }
         process.isLeading = leads
@@ -369,6 +370,18 @@ extension Simulation {
         for vote in process.executor.service.openVotes
         where process.executor.service.isWaiting(vote, for: place) {
             send(connection, from: 1, .vote(vote))
+        }
+    }
+
+    private func remindVoters(_ process: ReplicaProcess) {
+        for voter in process.voters {
+            guard let place = process.executor.service.voterPlace(History.name(voter.name)) else {
+                continue
+            }
+            for vote in process.executor.service.openVotes
+            where process.executor.service.isWaiting(vote, for: place) {
+                send(voter.connection, from: 1, .vote(vote))
+            }
         }
     }
 

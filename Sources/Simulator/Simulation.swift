@@ -137,7 +137,6 @@ package final class Simulation {
             membersMax: mix.shape.replicas, timing: timing, tickTime: random.int(9_000...11_000),
             seed: random.next())
         process.replica.breakage = options.breakage
-        process.paths.breakage = options.breakage
         replicas.append(process)
         listening[slot] = process.number
         queue.push(.tick(process.number), at: now + random.int(0...process.tickTime))
