@@ -24,8 +24,12 @@ private struct Desk {
         words = []
     }
 
-    static func primary(_ witnesses: Instance...) -> Self { Self(one, keeps: false, witnesses: witnesses) }
-    static func backup(_ witnesses: Instance...) -> Self { Self(two, keeps: true, witnesses: witnesses) }
+    static func primary(_ witnesses: Instance...) -> Self {
+        Self(one, keeps: false, witnesses: witnesses)
+    }
+    static func backup(_ witnesses: Instance...) -> Self {
+        Self(two, keeps: true, witnesses: witnesses)
+    }
 
     mutating func tell(_ event: Paths.Event) {
         var effects: [Paths.Effect] = []
@@ -294,7 +298,9 @@ private let hello = RelayFrame.Body.data(
         backup.tell(.directDown(one))
         _ = backup.got(3, .accept)
         #expect(
-            backup.got(3, .data([Array("x".utf8)])) == ["via a: close 3", "down 1", "via a: open 5"]
+            backup.got(3, .data([Array("x".utf8)])) == [
+                "via a: close 3", "down 1", "via a: open 5",
+            ]
         )
     }
 
