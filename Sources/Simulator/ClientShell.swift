@@ -153,7 +153,9 @@ extension Simulation {
     private func ask(_ client: ClientProcess, _ request: Packet.Request) {
         client.pending = request
         // Anybody may be asked; only the primary should answer.
-        let index = random.chance(isOperator(client) ? 500 : 300) ? random.element(Array(client.links.indices)) : client.primary
+        let index =
+            random.chance(isOperator(client) ? 500 : 300)
+            ? random.element(Array(client.links.indices)) : client.primary
         guard let index, client.links[index].instance != nil else {
             client.pendingOn = nil
             return
@@ -229,7 +231,8 @@ extension Simulation {
         _ client: ClientProcess, _ index: Int, _ number: Int, _ answer: Packet.Answer
     ) {
         let id = client.links[index].connection
-        let isRefused = answer == .tryAgain || { if case .redirect = answer { true } else { false } }()
+        let isRefused =
+            answer == .tryAgain || { if case .redirect = answer { true } else { false } }()
         if isRefused { client.links[index].retryAt = now + random.int(2_000...30_000) }
         if client.links[index].joinRequest == number {
             client.links[index].joining = isRefused ? .none : .joined
@@ -282,7 +285,8 @@ extension Simulation {
         client.view = news
         // A view in between may have had another primary, to which this one was a backup: it has
         // told nothing meanwhile.
-        let isFollowed = known?.primary.instance == news.primary.instance
+        let isFollowed =
+            known?.primary.instance == news.primary.instance
             && known?.number.next == news.number
         let kept = isFollowed ? client.primary.map { client.links[$0].connection } : nil
         for index in client.links.indices {

@@ -74,7 +74,7 @@ extension Simulation {
         if lastFaultAt >= 0, now - lastFaultAt < 20_000 { coverage.note(.severalAtOnce) }
         lastFaultAt = now
         let fault = given ?? draw()
-        let time = random.int(5_000...random.element([30_000, 150_000, 600_000])!)
+        let time = random.int(5_000...(random.element([30_000, 150_000, 600_000]) ?? 30_000))
         switch fault {
         case .killPrimary: if let primary { kill(primary) }
         case .killBackup: if let process = random.element(others) { kill(process) }
@@ -354,7 +354,9 @@ extension Simulation {
         }
         for member in view.backups {
             let route = primary.paths.route(to: member.instance)
-            guard route == .direct else { return "the path to \(member.id) is \(route, default: "none")" }
+            guard route == .direct else {
+                return "the path to \(member.id) is \(route, default: "none")"
+            }
         }
         if let vote = history.model.votes.firstIndex(where: \.isOpen) {
             return "vote \(vote + 1) is open"
@@ -362,7 +364,8 @@ extension Simulation {
         for name in 0..<mix.voters {
             let client = clients[voters[name]]
             guard client.isUp, client.log.count == history.model.votes.count else {
-                return "voter \(name) has \(client.log.count) of \(history.model.votes.count) results"
+                return
+                    "voter \(name) has \(client.log.count) of \(history.model.votes.count) results"
             }
         }
         for client in clients where client.isUp {

@@ -292,7 +292,8 @@ struct History {
             else {
                 throw Violation(
                     .safety, rule: "client logs complete, without duplicate, true",
-                    "\(client) has logged '\(line.vote) \(line.yes) \(line.no)' as line \(index + 1)")
+                    "\(client) has logged '\(line.vote) \(line.yes) \(line.no)' as line \(index + 1)"
+                )
             }
         }
         if isWhole, log.count != model.votes.count {

@@ -50,11 +50,12 @@ struct Mix {
     var arrivalMax: Int
 
     init(_ random: inout Random, shape: Shape?) {
-        let drawn: Shape = switch random.int(0...9) {
-        case 0...6: .pair
-        case 7, 8: .group3
-        default: .group5
-        }
+        let drawn: Shape =
+            switch random.int(0...9) {
+            case 0...6: .pair
+            case 7, 8: .group3
+            default: .group5
+            }
         self.shape = shape ?? drawn
         voters = random.chance(150) ? 0 : random.int(1...5)
         isOneHost = random.chance(500)
@@ -86,7 +87,8 @@ struct Mix {
             )
         }
         delayMin = random.int(20...200)
-        delayMax = delayMin + random.element([100, 1_000, 8_000, 20_000]).map { random.int(10...$0) }!
+        let spread = random.element([100, 1_000, 8_000, 20_000]) ?? 100
+        delayMax = delayMin + random.int(10...spread)
         spikes = random.chance(300) ? random.int(1...30) : 0
         spike = random.int(10_000...150_000)
         startFailures = random.chance(300) ? random.int(100...800) : 0

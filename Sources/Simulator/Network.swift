@@ -42,7 +42,8 @@ extension Simulation {
         let isHeld = network.isHeld(site, slot) || network.isHeld(slot, site)
         if isHeld || lostMachines[slot] {
             queue.push(
-                .dialFailed(process, slot: slot, refused: false), at: now + random.int(50_000...100_000))
+                .dialFailed(process, slot: slot, refused: false),
+                at: now + random.int(50_000...100_000))
             return
         }
         guard let number = listening[slot], replicas[number].isUp else {
@@ -57,7 +58,9 @@ extension Simulation {
         connections.append(Connection(ends: [process, .replica(number)], sites: [site, slot]))
         switch process {
         case .replica(let dialer):
-            let index = replicas[dialer].dialed.firstIndex { $0.slot == slot && $0.connection == nil }
+            let index = replicas[dialer].dialed.firstIndex {
+                $0.slot == slot && $0.connection == nil
+            }
             if let index { replicas[dialer].dialed[index].connection = id }
             send(id, from: 0, .hello(hello(of: replicas[dialer])))
         case .client(let dialer):
@@ -156,7 +159,8 @@ extension Simulation {
         for other in replicas
         where other.isUp && other.host == process.host && other.knows(process.me.instance) {
             queue.push(
-                .exited(of: process.me.instance, to: other.number), at: now + random.int(50...3_000))
+                .exited(of: process.me.instance, to: other.number), at: now + random.int(50...3_000)
+            )
         }
     }
 

@@ -131,7 +131,9 @@ extension Simulation {
         noteView(view)
         coverage.note(.viewEntered)
         let leads = view.primary.instance == process.me.instance
-        if replicas.contains(where: { $0.isUp && $0.isLeading && $0.number != process.number }), leads {
+        if replicas.contains(where: { $0.isUp && $0.isLeading && $0.number != process.number }),
+            leads
+        {
             coverage.note(.twoPrimariesAtOnce)
         }
         process.isOut = false
@@ -550,7 +552,8 @@ extension Simulation {
     private func onServiceHello(_ process: ReplicaProcess, _ theirs: Packet.Hello) {
         guard !process.face.isMember, process.face.status != .learning, process.leavesAt == nil
         else { return }
-        if theirs.isMember, let view = theirs.view, view.primary.instance == theirs.member.instance {
+        if theirs.isMember, let view = theirs.view, view.primary.instance == theirs.member.instance
+        {
             process.joinCount += 1
             if process.joinCount > 1 { coverage.note(.joinRestarted) }
             let join = JoinID(UInt64(process.number) << 20 | process.joinCount)

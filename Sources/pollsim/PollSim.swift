@@ -14,7 +14,8 @@ enum PollSim {
 
     private static let flags: [Flag] = [
         Flag(
-            "--seed", value: "N", "run this seed alone and tell its story (-v: every message); a "
+            "--seed", value: "N",
+            "run this seed alone and tell its story (-v: every message); a "
                 + "number, 0x and hexadecimal digits, or the hash of a commit"),
         Flag("--seeds", value: "N", default: "100000", "run so many seeds, over all cores"),
         Flag("--minutes", value: "M", "run seeds for so many minutes (or 90s, 500ms)"),
@@ -105,6 +106,7 @@ enum PollSim {
         if text.utf8.count == 40, let seed = UInt64(text.prefix(15), radix: 16) { return seed }
         if text.hasPrefix("0x"), let seed = UInt64(text.dropFirst(2), radix: 16) { return seed }
         if let seed = UInt64(text) { return seed }
-        throw UsageError("\(flag) '\(text)': a number, 0x and hexadecimal digits, or a commit's hash")
+        throw UsageError(
+            "\(flag) '\(text)': a number, 0x and hexadecimal digits, or a commit's hash")
     }
 }

@@ -72,7 +72,9 @@ import Testing
         #expect(result.code == 2)
     }
 
-    @Test(arguments: [["--seed", "x"], ["--sed", "1"], ["--minutes", "0s x"], ["--shape", "ring"]])
+    @Test(arguments: [
+        ["--seed", "x"], ["--sed", "1"], ["--minutes", "0s x"], ["--shape", "ring"],
+    ])
     func wrongArgumentsAreNamed(arguments: [String]) throws {
         let result = try Self.run(arguments)
         #expect(result.code == 64 && result.err.contains(arguments[0]), "\(result)")
