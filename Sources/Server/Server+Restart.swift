@@ -72,8 +72,9 @@ extension Server {
 
     /// The lost replica's address if that is free again, else any port of this host.
     private var replacementAddress: Address {
-        let anyPort = Address(host: me.address.host, port: 0)
-        guard restart.failures == 0 else { return anyPort }
+        let anyPort = Address(host: settings.listen.host, port: 0)
+        // Where the other is told to be found need not be where it listens, if this one's is not.
+        guard restart.failures == 0, settings.advertised == nil else { return anyPort }
         guard let partner = restart.partner else {
             return settings.peer.host == me.address.host ? settings.peer : anyPort
         }

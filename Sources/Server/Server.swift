@@ -91,7 +91,8 @@ package final class Server {
         let address = Address(
             host: settings.listen.host, port: Sockets.localPort(listener.raw))
         me = Member(
-            id: settings.id, instance: Instance(max(1, Entropy.next())), address: address,
+            id: settings.id, instance: Instance(max(1, Entropy.next())),
+            address: settings.advertised ?? address,
             host: Processes.hostToken(), pid: UInt64(Processes.pid))
         log.address = address.description
         log.mode = settings.startsAsPrimary ? "primary" : "backup"
@@ -119,7 +120,7 @@ package final class Server {
         now = Clock.monotonicNanoseconds()
         nextTick = now
         log.info(
-            "listening on \(me.address), replica \(me.id), process \(me.pid); state in memory "
+            "listening on \(listenWords), replica \(me.id), process \(me.pid); state in memory "
                 + "on both replicas, nothing on disk")
         beginJoining()
         while exitCode == nil {
@@ -127,6 +128,12 @@ package final class Server {
         }
         flushAll()
         return exitCode ?? 0
+    }
+
+    private var listenWords: String {
+        guard let advertised = settings.advertised else { return "\(me.address)" }
+        return "\(settings.listen.host):\(Sockets.localPort(listener.raw)) (told to others: "
+            + "\(advertised))"
     }
 
     private func turn() {

@@ -7,6 +7,8 @@ package struct Settings: Sendable {
     package var startsAsPrimary: Bool
     package var listen: Address
     package var peer: Address
+    /// What others are told to connect to; nil: where it listens.
+    package var advertised: Address?
     package var id: ReplicaID
     package var heartbeatMilliseconds: UInt64 = 1_000
     package var misses: UInt64 = 5

@@ -13,6 +13,9 @@ enum PollServer {
             "--listen", value: "HOST:PORT",
             default: "127.0.0.1:7001 for --primary, 127.0.0.1:7002 for --backup",
             "where to take connections; port 0: any free one"),
+        Flag(
+            "--advertise", value: "HOST:PORT", default: "the address of --listen",
+            "where others reach this server, if that differs (NAT, a container)"),
         Flag("--peer", value: "HOST:PORT", default: "the other of the two", "the other replica"),
         Flag("--id", value: "N", default: "the process number", "rank among equals: higher leads"),
         Flag("--priority", value: "N", default: "0", "ranks before the id"),
@@ -99,6 +102,13 @@ enum PollServer {
             startsAsPrimary: isPrimary, listen: Address(host: listen.host, port: listen.port),
             peer: Address(host: peer.host, port: peer.port),
             id: ReplicaID(priority: priority, id: id))
+        if arguments.isSet("--advertise") {
+            let told = try arguments.address("--advertise", default: "")
+            guard told.port != 0 else {
+                throw UsageError("--advertise: port 0 is nowhere; give the port that others reach")
+            }
+            settings.advertised = Address(host: told.host, port: told.port)
+        }
         settings.heartbeatMilliseconds = try arguments.milliseconds(
             "--heartbeat", default: 1_000, in: 10...3_600_000)
         settings.misses = try arguments.number("--misses", default: 5, in: 1...1_000)

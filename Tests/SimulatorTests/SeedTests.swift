@@ -58,7 +58,7 @@ import Testing
     /// That trouble really happens, and really matters.
     @Test func aFewSeedsSeeMuchOfEverything() {
         var coverage = Coverage()
-        for seed in UInt64(1)...150 {
+        for seed in UInt64(1)...80 {
             let outcome = Simulation(Simulation.Options(seed: seed)).run()
             #expect(outcome.violation == nil, "seed \(seed): \(outcome.violation?.text ?? "")")
             coverage.add(outcome.coverage)
