@@ -9,7 +9,7 @@ extension ProcessSuite {
         @Test func nothingIsLost() throws {
             let environment = ProcessInfo.processInfo.environment
             let seed = environment["CHAOS_SEED"].flatMap { UInt64($0) } ?? .random(in: 1...1 << 40)
-            let count = environment["CHAOS_FAULTS"].flatMap { Int($0) } ?? 14
+            let count = environment["CHAOS_FAULTS"].flatMap { Int($0) } ?? 40
             print("CHAOS_SEED=\(seed) CHAOS_FAULTS=\(count)")
             var storm = try Storm(seed: seed)
             defer { storm.end() }
