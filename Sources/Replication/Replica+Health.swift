@@ -166,11 +166,22 @@ extension Replica {
         }
         sendCommit(into: &outbox)
         beat(into: &outbox)
+        tickFollowing()
         if ticksToRetry <= 0, let view, status == .normal, !isPrimary, !isAttached,
             links.contains(view.primary.instance)
         {
             attach(into: &outbox)
         }
+    }
+
+    /// A primary that is alive and says nothing has nothing to say, or has left this replica
+    /// behind in a view that is over. It answers an attach either way.
+    private mutating func tickFollowing() {
+        guard !isPrimary else { return }
+        ticksSinceFollowed += 1
+        guard ticksSinceFollowed > 10 * timing.retryTicks else { return }
+        ticksSinceFollowed = 0
+        isAttached = false
     }
 
     private mutating func tickDrain() {

@@ -91,7 +91,8 @@ extension Replica {
     mutating func onJoin(
         _ join: JoinID, _ member: Member, from: Instance, into outbox: inout Outbox
     ) {
-        guard isPrimary, let view, member.instance == from else { return }
+        // What a process has said before its end may come after the proof of that.
+        guard isPrimary, let view, member.instance == from, !exited.contains(from) else { return }
         if view.contains(from) {
             // It is in already and does not know it.
             outbox.send.append(Envelope(to: from, .view(view)))
@@ -109,7 +110,6 @@ extension Replica {
             refuse(from, join, holder: holder, into: &outbox)
             return
         }
-        exited.removeAll { $0 == from }
         learners.append(Learner(member: member, join: join))
         outbox.effects.append(.sendState(to: from, join: join))
     }

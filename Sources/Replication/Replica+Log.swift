@@ -128,6 +128,7 @@ extension Replica {
         case .normal:
             guard !isPrimary else { return false }
             isAttached = true
+            ticksSinceFollowed = 0
             return true
         case .learning:
             fetch?.ticksSinceNews = 0

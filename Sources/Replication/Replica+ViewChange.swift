@@ -84,7 +84,7 @@ extension Replica {
         let isOlderTaken = breakage == .oldNewsBelieved && news != view
         guard news.number > (view?.number ?? ViewNumber(0)) || isOlderTaken else { return }
         // Those who have followed this primary hear of it here, if nobody else reaches them.
-        if isPrimary, news.primary.instance != me.instance, let view {
+        if isPrimary, let view {
             for backup in view.backups where backup.instance != news.primary.instance {
                 outbox.send.append(Envelope(to: backup.instance, .view(news)))
             }
@@ -138,6 +138,7 @@ extension Replica {
         health = []
         absences = []
         isAttached = false
+        ticksSinceFollowed = 0
         ticksToNextCampaign = 0
     }
 

@@ -100,6 +100,8 @@ package struct Replica: Equatable, Sendable {
     var hasState = false
     /// Backup: whether the primary has answered the attach.
     var isAttached = false
+    /// Backup: since the primary said anything in this view.
+    var ticksSinceFollowed = 0
 
     /// The part in choosing the view after `view`.
     var acceptor = Acceptor()

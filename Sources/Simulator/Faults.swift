@@ -147,7 +147,7 @@ extension Simulation {
 
     /// Memory is all there is: to lose the last copy, or the electors' majority, is beyond what
     /// the service promises to survive.
-    private func mayLose(_ process: ReplicaProcess) -> Bool {
+    func mayLose(_ process: ReplicaProcess) -> Bool {
         guard let view = history.newest, view.contains(process.me.instance) else { return true }
         let isCopied = view.members.contains { member in
             member.instance != process.me.instance
@@ -389,6 +389,11 @@ extension Simulation {
         guard let view = history.newest else { return true }
         let alive = view.members.filter { isAlive($0.instance) }
         guard !alive.isEmpty else { return true }
+        // Who decided it alone may have died before telling anybody.
+        let isKnown =
+            replicas.contains { $0.isUp && $0.replica.view?.number == view.number }
+            || clients.contains { $0.isUp && $0.witness.view?.number == view.number }
+        guard isKnown else { return true }
         let dead = view.electorate.filter { !isAlive($0) }.count
         if view.electorate.count == 2, mix.isOneHost {
             // Proof of the other's end suffices, unless this one has helped it to go on alone.

@@ -734,7 +734,8 @@ extension Simulation {
     private func tickLeaving(_ process: ReplicaProcess) {
         guard let until = process.leavesAt else { return }
         if now >= until {
-            exit(process)
+            // Somebody would not let the last copy go.
+            if mayLose(process) { exit(process) } else { process.leavesAt = nil }
         } else if process.face.acceptsRequests {
             leave(process)
         }
