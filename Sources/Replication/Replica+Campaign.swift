@@ -63,7 +63,7 @@ extension Replica {
                 // Electors who take the primary for alive would else keep alive a view in which
                 // this replica acks nothing any more.
                 let isViewOver =
-                    exited.contains(view.primary.instance) || status == .choosing
+                    exited.contains(view.primary.instance) || status == .choosing || mustFinish
                 let seek = Message.seek(
                     number: view.number.next, attempt: campaign.attempt,
                     isViewOver: isViewOver)
@@ -205,7 +205,7 @@ extension Replica {
         guard let view else { return }
         if ticksToNextCampaign > 0 { ticksToNextCampaign -= 1 }
         guard var running = campaign else {
-            let isNeeded = status == .choosing || needsChange
+            let isNeeded = status == .choosing || needsChange || mustFinish
             if isNeeded, ticksToNextCampaign == 0 { startChange(into: &outbox) }
             return
         }
@@ -241,6 +241,11 @@ extension Replica {
             return
         }
         if let campaign, campaign.attempt < attempt { endCampaign() }
+        if let accepted = acceptor.accepted?.view, accepted.contains(me.instance),
+            !accepted.contains(from)
+        {
+            mustFinish = true
+        }
         let grant = Message.grant(number: number, attempt: attempt, accepted: acceptor.accepted)
         outbox.sendAfterSync.append(Envelope(to: from, grant))
     }

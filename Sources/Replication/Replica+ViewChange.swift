@@ -116,6 +116,7 @@ extension Replica {
         acceptor = Acceptor()
         acceptor.breakage = breakage
         counterSeen = 0
+        mustFinish = false
         campaign = nil
     }
 
