@@ -27,9 +27,9 @@ extension Replica {
         }
         guard isMember, let view else { return }
         if !isPrimary, view.primary.instance == instance { attach(into: &outbox) }
-        if isPrimary, !view.contains(instance) {
-            tellIfBehind(ViewNumber(0), instance, into: &outbox)
-        }
+        // It may have been cut off, or stopped, while views changed; even if it is in this one, it
+        // need not know.
+        tellIfBehind(ViewNumber(0), instance, into: &outbox)
     }
 
     mutating func onLinkDown(_ instance: Instance, into outbox: inout Outbox) {

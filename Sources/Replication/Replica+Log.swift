@@ -192,10 +192,7 @@ extension Replica {
     mutating func onAttach(
         _ number: ViewNumber, _ matched: OpNumber, from: Instance, into outbox: inout Outbox
     ) {
-        guard let index = backupIndex(number, from), let view else {
-            tellIfBehind(number, from, into: &outbox)
-            return
-        }
+        guard let index = backupIndex(number, from), let view else { return }
         guard matched <= op else { return }
         // Everything committed is on all members, also where the backup does not know it yet.
         let sure = max(matched, commitMax)
@@ -241,6 +238,22 @@ extension Replica {
         }
         for learner in learners where learner.sent != nil {
             outbox.send.append(Envelope(to: learner.member.instance, commit))
+        }
+    }
+}
+
+extension Message {
+    /// The view in which the sender takes itself to be; nil where that is not what the message is
+    /// about.
+    var viewSpokenIn: ViewNumber? {
+        switch self {
+        case .prepare(let view, _, _): view
+        case .commit(let view, _), .confirm(let view, _), .prepareOK(let view, _),
+            .confirmOK(let view, _), .attach(let view, _):
+            view
+        case .witnesses, .seek, .grant, .outbid, .propose, .accepted, .view, .join, .state,
+            .learnOK, .joinRefused, .leave, .stop, .beat, .relay:
+            nil
         }
     }
 }

@@ -241,6 +241,7 @@ package struct Replica: Equatable, Sendable {
     }
 
     private mutating func onMessage(_ message: Message, from: Instance, into outbox: inout Outbox) {
+        if let number = message.viewSpokenIn, isMember { tellIfBehind(number, from, into: &outbox) }
         switch message {
         case .prepare(let view, let entry, let commitMax):
             onPrepare(view, entry, commitMax, from: from, into: &outbox)
@@ -273,6 +274,7 @@ package struct Replica: Equatable, Sendable {
         }
     }
 
+    /// Numbers for back-off.
     mutating func random(below bound: Int) -> Int {
         randomState ^= randomState >> 12
         randomState ^= randomState << 25
