@@ -167,7 +167,18 @@ extension Simulation {
     private func electorsLeft(without lost: Instance) -> Bool {
         guard let view = history.newest, view.electorate.contains(lost) else { return true }
         let left = view.electorate.filter { $0 != lost && isAlive($0) }.count
-        return left >= view.majority || (view.electorate.count == 2 && mix.isOneHost)
+        return left >= view.majority || canProve(lost, in: view)
+    }
+
+    /// Whether the end of one of two electors would be proved to the other: on one host, if they
+    /// have ever been connected.
+    private func canProve(_ lost: Instance, in view: View) -> Bool {
+        guard view.electorate.count == 2, mix.isOneHost else { return false }
+        return view.electorate.contains { other in
+            replicas.contains {
+                $0.me.instance == other && other != lost && $0.isUp && $0.knows(lost)
+            }
+        }
     }
 
     func isAlive(_ instance: Instance) -> Bool {
@@ -395,7 +406,8 @@ extension Simulation {
             || clients.contains { $0.isUp && $0.witness.view?.number == view.number }
         guard isKnown else { return true }
         let dead = view.electorate.filter { !isAlive($0) }.count
-        if view.electorate.count == 2, mix.isOneHost {
+        let lost = view.electorate.first { !isAlive($0) }
+        if let lost, canProve(lost, in: view) {
             // Proof of the other's end suffices, unless this one has helped it to go on alone.
             return alive.allSatisfy { member in
                 history.accepts.contains {
