@@ -137,6 +137,10 @@ extension Server {
         {
             addresses.append(settings.peer)
         }
+        // A replica that is connected already may live where one that has gone was.
+        addresses.removeAll { address in
+            view.members.contains { links[$0.instance] != nil && $0.address == address }
+        }
         guard !addresses.isEmpty else { return }
         let address = addresses[joining.callCount % addresses.count]
         joining.callCount += 1

@@ -150,6 +150,12 @@ extension Simulation {
                 if withMachine {
                     connections[id].isOpen[side] = false
                     connections[id].isOrphan = true
+                    // A client's PING is not answered, some time.
+                    if case .client = connections[id].ends[1 - side] {
+                        queue.push(
+                            .closed(connection: id, side: 1 - side),
+                            at: now + random.int(200_000...600_000))
+                    }
                 } else {
                     close(id, by: side)
                 }

@@ -605,6 +605,11 @@ extension Simulation {
         if process.paths.route(to: member.instance) != nil { coverage.note(.refusalDisproved) }
     }
 
+    /// Whether a replica that is connected lives at this slot: maybe in the place of another.
+    private func isConnected(_ process: ReplicaProcess, to slot: Int) -> Bool {
+        process.links.contains { connections[$0.connection].sites.contains(slot) }
+    }
+
     private func dial(_ process: ReplicaProcess, _ slot: Int) {
         guard slot != process.slot, !process.dialed.contains(where: { $0.slot == slot }) else {
             return
@@ -676,11 +681,15 @@ extension Simulation {
             let isKept =
                 view.primary.instance != me
                 && (member.instance == view.primary.instance || member.instance < me)
-            guard isKept || isAlone, process.link(member.instance) == nil else { continue }
+            let slot = Int(member.address.port)
+            guard isKept || isAlone, process.link(member.instance) == nil,
+                !isConnected(process, to: slot)
+            else { continue }
             backOff(process)
-            dial(process, Int(member.address.port))
+            dial(process, slot)
         }
-        if isAlone, random.chance(200) { dial(process, random.int(0...Self.slots - 1)) }
+        let other = random.int(0...Self.slots - 1)
+        if isAlone, !isConnected(process, to: other), random.chance(200) { dial(process, other) }
     }
 
     /// Deadlines, and voters that have gone.
