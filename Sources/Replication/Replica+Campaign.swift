@@ -84,6 +84,11 @@ extension Replica {
         _ number: ViewNumber, _ attempt: Attempt, _ accepted: Accepted?, from: Instance,
         into outbox: inout Outbox
     ) {
+        if let accepted, isMember, number == view?.number.next,
+            accepted.view.contains(me.instance), !accepted.view.contains(from)
+        {
+            mustFinish = true
+        }
         guard let view, let campaign, number == view.number.next, campaign.attempt == attempt,
             campaign.phase == .seeking, let index = view.electorate.firstIndex(of: from)
         else { return }
@@ -103,12 +108,25 @@ extension Replica {
         }
         guard isComplete || campaign.ticks >= timing.gatherTicks else { return }
         guard let choice = choice(view, campaign) else { return }
-        // A view without this replica is for others to finish.
+        // A view without this replica is for others to finish, who may not have heard of it.
         guard choice.contains(me.instance) else {
+            passOn(choice, campaign, into: &outbox)
             endCampaign()
             return
         }
         propose(choice, into: &outbox)
+    }
+
+    /// Tells its members of a view that was accepted and that only one of them can finish.
+    private func passOn(_ choice: View, _ campaign: Campaign, into outbox: inout Outbox) {
+        for case .granted(let accepted?) in campaign.answers where accepted.view == choice {
+            for member in choice.members {
+                let news = Message.grant(
+                    number: choice.number, attempt: accepted.attempt, accepted: accepted)
+                outbox.send.append(Envelope(to: member.instance, news))
+            }
+            return
+        }
     }
 
     /// What phase 1 leaves to propose: the reported view with the highest attempt, unless so many

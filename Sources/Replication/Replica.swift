@@ -109,8 +109,8 @@ package struct Replica: Equatable, Sendable {
     /// The highest counter of any attempt seen for the view after `view`.
     var counterSeen: UInt64 = 0
     var ticksToNextCampaign = 0
-    /// A candidate has found a view that was accepted here, with this replica and without itself:
-    /// it cannot finish that, so this replica must.
+    /// A view was accepted with this replica and without the candidate that has found that: it
+    /// cannot finish it, so this replica must.
     var mustFinish = false
 
     /// Instances with a standing link, ascending.
