@@ -112,6 +112,8 @@ extension Replica {
         guard choice.contains(me.instance) else {
             passOn(choice, campaign, into: &outbox)
             endCampaign()
+            // They need longer than a try takes, or each new try would outbid them.
+            ticksToNextCampaign += 4 * timing.retryTicks
             return
         }
         propose(choice, into: &outbox)
