@@ -51,7 +51,9 @@ extension Replica {
     }
 
     mutating func onRefused(_ instance: Instance, into outbox: inout Outbox) {
-        guard let index = health.firstIndex(where: { $0.instance == instance }) else { return }
+        guard let index = health.firstIndex(where: { $0.instance == instance }),
+            !health[index].isRefused
+        else { return }
         health[index].isRefused = true
         mend(into: &outbox)
     }
