@@ -1,7 +1,7 @@
 import Replication
 import Services
-
 import Wire
+
 // A replica's connections to others, and what it does in time.
 extension Simulation {
     // MARK: Connections to other replicas
