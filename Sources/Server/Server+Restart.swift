@@ -140,6 +140,12 @@ extension Server {
             exitCode = 0
             return
         }
+        guard stopping?.hasLeft == false else {
+            // It had handed over already, and the other has handed back: it leaves as well.
+            log.info("leaving; so does the other replica: the service ends here")
+            exitCode = 0
+            return
+        }
         log.info("leaving: handing over to the backup first")
         step(.handOver)
     }

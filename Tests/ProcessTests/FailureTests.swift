@@ -219,6 +219,25 @@ extension ProcessSuite {
             }
         }
 
+        @Test func bothTerminatedEndTheService() throws {
+            try with { (cluster) throws in
+                let flags = Cluster.quick + ["--no-restart"]
+                let primary = try cluster.primary(flags + autoVotes)
+                let backup = try cluster.backup(flags)
+                try startClients(cluster)
+                try cluster.waitForPair(witnesses: 3)
+                try waitForVotes(cluster, 5)
+                primary.terminate()
+                backup.terminate()
+                #expect(try cluster.waitForExit("primary") == 0)
+                #expect(try cluster.waitForExit("backup") == 0)
+                // Neither hands over to the other for ever.
+                let lines = (cluster.said("primary", "err") + cluster.said("backup", "err"))
+                    .components(separatedBy: "\n")
+                #expect(lines.count < 60, "\(cluster.words)")
+            }
+        }
+
         @Test func heldBallotIsCounted() throws {
             try with { (cluster) throws in
                 let primary = try cluster.primary()
