@@ -89,6 +89,10 @@ struct Mix {
         delayMin = random.int(20...200)
         let spread = random.element([100, 1_000, 8_000, 20_000]) ?? 100
         delayMax = delayMin + random.int(10...spread)
+        // A time-out that beats cannot keep, between the slowest clock and the fastest, only shows
+        // that members are then excluded as fast as they come back.
+        let gapMax = beatTicks * 11_000 + delayMax
+        suspectTicks = max(suspectTicks, gapMax / 9_000 + 2)
         spikes = random.chance(300) ? random.int(1...30) : 0
         spike = random.int(10_000...150_000)
         startFailures = random.chance(300) ? random.int(100...800) : 0
