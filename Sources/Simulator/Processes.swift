@@ -91,8 +91,8 @@ final class ReplicaProcess {
     }
 
     init(
-        number: Int, slot: Int, host: Int, target: Int, membersMax: Int, timing: Timing,
-        tickTime: Int, seed: UInt64
+        number: Int, id: UInt64, slot: Int, host: Int, target: Int, membersMax: Int,
+        timing: Timing, election: Election, tickTime: Int, seed: UInt64
     ) {
         self.number = number
         self.slot = slot
@@ -100,10 +100,11 @@ final class ReplicaProcess {
         self.target = target
         self.tickTime = tickTime
         me = Member(
-            id: ReplicaID(id: UInt64(number + 1)), instance: Instance(UInt64(number + 1)),
+            id: ReplicaID(id: id), instance: Instance(UInt64(number + 1)),
             address: Address(host: "s", port: UInt16(slot)), host: UInt64(host),
             pid: UInt64(number + 1))
-        replica = Replica(me: me, timing: timing, membersMax: membersMax, seed: seed)
+        replica = Replica(
+            me: me, timing: timing, membersMax: membersMax, election: election, seed: seed)
         face = replica.face()
         paths = Paths(me: me.instance, timing: timing)
     }
