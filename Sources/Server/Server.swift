@@ -124,7 +124,7 @@ package final class Server {
         nextTick = now
         log.info(
             "listening on \(listenWords), replica \(me.id), process \(me.pid); state in memory "
-                + "on both replicas, nothing on disk")
+                + "on \(settings.election == .bully ? "all" : "both") replicas, nothing on disk")
         if settings.election == .bully { sayStarted() }
         beginJoining()
         while exitCode == nil {

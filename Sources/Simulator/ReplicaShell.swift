@@ -271,7 +271,7 @@ extension Simulation {
             return
         }
         guard process.face.isPrimary else {
-            guard !process.hasLeft else { return }
+            // In each view anew: one that was being chosen meanwhile may have come with it in.
             process.hasLeft = true
             post(process, Envelope(to: view.primary.instance, .leave(process.me.instance)))
             return
