@@ -67,7 +67,8 @@ extension Simulation {
         case .outbid: coverage.note(.outbid)
         case .relay(let frame): if frame.body == .close { coverage.note(.relayBounced) }
         case .prepare, .commit, .confirm, .prepareOK, .confirmOK, .attach, .witnesses, .seek,
-            .propose, .view, .join, .state, .learnOK, .joinRefused, .election, .electionOK, .leave, .stop, .beat:
+            .propose, .view, .join, .state, .learnOK, .joinRefused, .election, .electionOK, .leave,
+            .stop, .beat:
             return
         }
     }
