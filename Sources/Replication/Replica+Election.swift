@@ -127,7 +127,9 @@ extension Replica {
     /// Primary: begins to hand over to the highest backup if that ranks before this replica, is
     /// there, and lacks only what is on its way.
     mutating func tickYield(into outbox: inout Outbox) {
-        guard election == .bully, status == .normal, isPrimary, let view else { return }
+        guard election == .bully, breakage != .highestIgnored, status == .normal, isPrimary,
+            let view
+        else { return }
         ticksToYield = max(0, ticksToYield - 1)
         guard ticksToYield == 0, drain == nil, campaign == nil, ticksToNextCampaign == 0 else {
             return
