@@ -165,6 +165,58 @@ extension ProcessSuite {
             }
         }
 
+        /// Every member knows at once; the leader drops it, and there is nothing to elect.
+        @Test func backupIsKilled() throws {
+            try with([10, 20, 30]) { (cluster, group) throws in
+                try group.start(30, isFirst: true)
+                try group.start(10)
+                try group.start(20)
+                try group.waitFor(leader: 30, members: 3)
+                for id in [10, 20, 30] {
+                    _ = try cluster.eventually("two links at \(id)") {
+                        try cluster.info(group.port(id))["connections"] == "3" ? true : nil
+                    }
+                }
+                let stories = [20, 30].map { group.story($0) }
+                group.kill(10)
+                try group.waitFor(leader: 30, members: 2, within: 0.4)
+                for id in [20, 30] {
+                    _ = try cluster.eventually("\(id) to know", within: 0.4) {
+                        group.lines(id, "the process of replica 10 ").isEmpty ? nil : true
+                    }
+                }
+                #expect([20, 30].map { group.story($0) } == stories)
+            }
+        }
+
+        /// Each with each, by a link and by heartbeats; and none of it is made again and again.
+        @Test func allAreConnected() throws {
+            try with([20, 10, 40, 30]) { (cluster, group) throws in
+                try group.start(20, isFirst: true)
+                for id in [10, 40, 30] { try group.start(id) }
+                try group.waitFor(leader: 40, members: 4)
+                for id in [10, 20, 30, 40] {
+                    // Three links, and the one that asks; the heartbeats' are not counted.
+                    _ = try cluster.eventually("three links at \(id)") {
+                        try cluster.info(group.port(id))["connections"] == "4" ? true : nil
+                    }
+                }
+                let clients = try group.ports.values.map { try RawClient($0) }
+                let before = try clients.map { try $0.ask("CLIENT ID") }
+                usleep(1_000_000)
+                for (port, number) in zip(group.ports.values, before) {
+                    guard case .number(let last) = number else { throw Trouble("\(number)") }
+                    #expect(try RawClient(port).ask("CLIENT ID") == .number(last + 1))
+                }
+                // Longer than heartbeat x misses: the backups have heard each other, or the next view
+                // would leave some out.
+                let view = try cluster.info(group.port(40))["view"].flatMap { Int($0) } ?? 0
+                group.kill(40)
+                try group.waitFor(leader: 30, members: 3)
+                #expect(try cluster.info(group.port(30))["view"] == "\(view + 1)")
+            }
+        }
+
         /// Without any client to witness, on one host.
         @Test func fourOfFiveAreKilled() throws {
             let ids = [30, 10, 50, 20, 40]
