@@ -152,6 +152,14 @@ extension Server {
             exitCode = 0
             return
         }
+        if stopping?.viewLed != view.number {
+            stopping?.viewLed = view.number
+            let pause = stopping?.hasLeft == true ? Stopping.pause : 0
+            stopping?.handOverAt = now + pause
+        }
+        // Whoever has handed over to this one may be leaving, too. Its word of that is on its way;
+        // without waiting for it the two would hand over to each other until their time is over.
+        guard let stopping, now >= stopping.handOverAt else { return }
         log.infoOnce("leaving: handing over to the backup first")
         step(.handOver)
     }

@@ -81,6 +81,11 @@ package final class Server {
         /// Ticks without a path to the primary since then.
         var ticksLost = 0
         static let ticksLostMax = 30
+        /// The view that this leaving replica leads, and from when on it hands over.
+        var viewLed: ViewNumber?
+        var handOverAt: UInt64 = 0
+        /// Nanoseconds.
+        static let pause: UInt64 = 50_000_000
         /// The whole service ends, not only this replica.
         var isForAll: Bool
     }

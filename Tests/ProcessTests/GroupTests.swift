@@ -311,6 +311,28 @@ extension ProcessSuite {
             }
         }
 
+        /// The first hands over to the second, which is leaving as well.
+        @Test(arguments: [[10, 20, 30], [20, 30]]) func twoLeaveAtOnce(ids: [Int]) throws {
+            try with(ids) { (cluster, group) throws in
+                try group.start(30, isFirst: true)
+                for id in ids.dropLast() { try group.start(id) }
+                try group.waitFor(leader: 30, members: ids.count)
+                let client = try RawClient(group.port(30))
+                #expect(try client.ask("VOTE.OPEN before ROLL open") == .number(1))
+                group.kill(30, SIGTERM)
+                group.kill(20, SIGTERM)
+                for name in ["s20", "s30"] {
+                    #expect(try cluster.waitForExit(name, within: 2) == 0)
+                }
+                let whole = cluster.said("s20", "err") + cluster.said("s30", "err")
+                #expect(!whole.contains("without having been let go"))
+                guard ids.contains(10) else { return }
+                try group.waitFor(leader: 10, members: 1)
+                let list = try RawClient(group.port(10)).ask("VOTE.LIST COUNT 10")
+                #expect("\(list)".contains("before"))
+            }
+        }
+
         @Test(arguments: [
             ("--primary --join 127.0.0.1:1", "--join makes this server a backup"),
             ("--join 127.0.0.1:1 --peer 127.0.0.1:2", "give one of them"),
