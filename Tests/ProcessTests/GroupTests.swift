@@ -271,6 +271,8 @@ extension ProcessSuite {
                 try group.waitFor(leader: 30, members: 3)
                 group.kill(10, SIGSTOP)
                 try group.waitFor(leader: 30, members: 2)
+                // Nobody else has missed a heartbeat for it.
+                #expect(group.lines(20, "Heartbeat to group leader").isEmpty)
                 group.kill(10, SIGCONT)
                 try group.waitFor(leader: 30, members: 3)
                 group.kill(30, SIGSTOP)
@@ -308,6 +310,19 @@ extension ProcessSuite {
                 for name in Self.voters { cluster.processes[name]?.terminate() }
                 for name in Self.voters { #expect(try cluster.waitForExit(name) == 0) }
                 cluster.checkLogs(Self.voters, atLeast: 20, ballots: Self.voters.count)
+            }
+        }
+
+        @Test func tenthIsRefused() throws {
+            let ids = Array(1...10)
+            try with(ids) { (cluster, group) throws in
+                try group.start(1, isFirst: true)
+                for id in ids[1..<9] { try group.start(id) }
+                try group.waitFor(leader: 9, members: 9)
+                try group.start(10)
+                #expect(try cluster.waitForExit("s10", within: 5) == 69)
+                let words = "cannot join: all 9 places of the group are taken"
+                #expect(group.lines(10, words).count == 1)
             }
         }
 
