@@ -125,7 +125,7 @@ extension Server {
         }
         connection.isTracking = true
         trackers[connection.number] = connection
-        let length = Int64(CacheLeases.lengthMilliseconds)
+        let length = Int64(Settings.leaseMilliseconds)
         connection.write { RESP.integer(length, into: &$0) }
     }
 

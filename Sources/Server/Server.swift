@@ -60,7 +60,7 @@ package final class Server {
     var driver = Driver()
     var held = HeldBallots()
     /// Who has cached what of the rooms.
-    var leases = CacheLeases()
+    var leases = CacheLeases(length: Settings.leaseMilliseconds * 1_000_000)
     /// Connections that cache, by number. Only looked up, never walked.
     var trackers: [CacheLeases.Holder: Connection] = [:]
     /// Connections whose next command waits for caches.

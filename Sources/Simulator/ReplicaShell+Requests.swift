@@ -6,7 +6,11 @@ extension Simulation {
     // MARK: Requests
 
     func append(_ process: ReplicaProcess, _ command: PollCommand, call: Wire.Request.Call? = nil) {
-        process.batch.append(Wire.Request(call: call, command: command.encode()))
+        append(process, command.encode(), call: call)
+    }
+
+    func append(_ process: ReplicaProcess, _ command: [UInt8], call: Wire.Request.Call?) {
+        process.batch.append(Wire.Request(call: call, command: command))
         scheduleTurn(process)
     }
 
@@ -24,6 +28,7 @@ extension Simulation {
             process.turnWaiters = []
             process.turnHasReads = false
             process.batch = Batch()
+            process.leases.refused()
             for waiter in list {
                 coverage.note(.requestRefused)
                 refuse(process, waiter, redirect(process))
@@ -36,9 +41,12 @@ extension Simulation {
         for var waiter in process.turnWaiters {
             waiter.op = waiter.op + base
             switch waiter.kind {
-            case .read, .results:
+            case .read, .results, .check, .lease:
                 waiter.probe = probe
                 if options.breakage == .readBeforeCommit { waiter.op = OpNumber(0) }
+                if case .lease = waiter.kind, options.breakage == .leaseUnconfirmed {
+                    waiter.probe = 0
+                }
             case .write, .join: break
             }
             process.waiters.append(waiter)
@@ -48,6 +56,7 @@ extension Simulation {
         guard !process.batch.isEmpty else { return }
         let batch = process.batch
         process.batch = Batch()
+        process.leases.proposed(through: UInt64(base) + UInt64(batch.count))
         step(process, .propose(batch, time: UInt64(now / 1_000)))
     }
 
@@ -108,9 +117,10 @@ extension Simulation {
             switch process.waiters[index].kind {
             case .write, .join:
                 process.waiters[index].reply = replies[Int(op.rawValue - entry.first.rawValue)]
-            case .read, .results: break
+            case .read, .results, .check, .lease: break
             }
         }
+        process.leases.executed(through: process.executor.op.rawValue)
         for case .polls(let effect) in effects { onEffect(process, effect) }
         if process.held.count > 20 {
             process.held.removeAll {
@@ -137,6 +147,8 @@ extension Simulation {
                 answer(process, waiter, .read(reading(process)))
             case .results(let from):
                 answer(process, waiter, .results(results(process, from: from)))
+            case .check(let room): answerCheck(process, waiter, room)
+            case .lease: answerLease(process, waiter)
             }
         }
     }
@@ -203,17 +215,30 @@ extension Simulation {
                 isRollOpen: isOpen)
             append(process, .open(terms), call: .init(client: client, sequence: sequence))
         case .close(let vote): append(process, .close(vote: vote))
-        case .read, .results:
-            waiter.kind = request.kind == .read ? .read : .results(from: from(request))
+        case .read, .results, .check, .lease:
+            waiter.kind =
+                switch request.kind {
+                case .check(let room): .check(room: room)
+                case .lease: .lease
+                case .results(let from): .results(from: from)
+                default: .read
+                }
             process.turnHasReads = true
             scheduleTurn(process)
+        case .write(let client, let sequence, let command):
+            guard mayWrite(process, command, id) else {
+                coverage.note(.reservationWaited)
+                process.gated.append((request, id))
+                return
+            }
+            append(process, command.encode(), call: .init(client: client, sequence: sequence))
+        case .acknowledge(let room):
+            process.leases.acknowledge(UInt64(id), rooms: room.map { [$0] })
+            resumeGated(process)
+            return
         }
         waiter.op = OpNumber(UInt64(process.batch.count))
         process.turnWaiters.append(waiter)
-    }
-
-    func from(_ request: Packet.Request) -> UInt64 {
-        if case .results(let from) = request.kind { from } else { 1 }
     }
 
     // MARK: Voters

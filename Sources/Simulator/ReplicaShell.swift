@@ -144,7 +144,7 @@ extension Simulation {
             for waiter in list {
                 switch waiter.kind {
                 case .write, .join: process.waiters.append(waiter)
-                case .read, .results: refuse(process, waiter, redirect(process))
+                case .read, .results, .check, .lease: refuse(process, waiter, redirect(process))
                 }
             }
         }
@@ -162,6 +162,12 @@ extension Simulation {
             remindVoters(process)
             process.absentTicks = [Int](repeating: 0, count: 16)
         }
+        if !leads {
+            process.leases.endLeading()
+        } else if !process.isLeading {
+            let isFirst = view.number.rawValue == 1 || options.breakage == .takeoverNotAwaited
+            process.leases.beginLeading(at: leaseClock(process.tickTime), isFirst: isFirst)
+        }
         process.isLeading = leads
         process.closeProposed = []
         process.dialPause = ReplicaProcess.dialPauseMin
@@ -176,6 +182,7 @@ extension Simulation {
         process.isOut = true
         process.isStateOver = true
         process.isLeading = false
+        process.leases.endLeading()
         let list = process.waiters
         process.waiters = []
         for waiter in list { refuse(process, waiter, .tryAgain) }
@@ -231,7 +238,7 @@ extension Simulation {
                 step(process, .message(message, from: from))
             }
         case .request(let request): onRequest(process, request, id)
-        case .welcome, .reply, .vote, .result, .view: return
+        case .welcome, .reply, .vote, .result, .view, .cacheable, .invalidate: return
         }
         release(process)
     }

@@ -10,7 +10,7 @@
 ///
 /// A client without a lease (a stock one) is told when a room has changed, and not waited for.
 ///
-/// Moments are in nanoseconds of the owner's monotonic clock. Only the primary's is in use.
+/// Moments and lengths are in one unit, of the owner's monotonic clock. Only the primary's is in use.
 package struct CacheLeases: Sendable {
     /// A connection, by a number that is never used again.
     package typealias Holder = UInt64
@@ -53,11 +53,12 @@ package struct CacheLeases: Sendable {
     /// Rises whenever a verdict of `wait` may have become `go`.
     package private(set) var version: UInt64 = 0
 
-    package static let lengthMilliseconds: UInt64 = 1_000
-    package static let length: UInt64 = lengthMilliseconds * 1_000_000
     package static let cachesMax = 65_536
 
-    package init() {}
+    /// How long a lease lasts. The same at every replica.
+    package let length: UInt64
+
+    package init(length: UInt64) { self.length = length }
 
     // MARK: The part that leads
 
@@ -65,14 +66,14 @@ package struct CacheLeases: Sendable {
     /// just now.
     package mutating func beginLeading(at now: UInt64, isFirst: Bool) {
         let version = version
-        self = CacheLeases()
+        self = CacheLeases(length: length)
         self.version = version + 1
-        writesFrom = isFirst ? 0 : now + Self.length
+        writesFrom = isFirst ? 0 : now + length
     }
 
     package mutating func endLeading() {
         let version = version
-        self = CacheLeases()
+        self = CacheLeases(length: length)
         self.version = version + 1
     }
 
@@ -91,7 +92,7 @@ package struct CacheLeases: Sendable {
     /// too many.
     package mutating func renew(_ holder: Holder, at now: UInt64) -> Bool {
         guard let index = index(of: holder) else {
-            return insert(Cache(holder: holder, until: now + Self.length))
+            return insert(Cache(holder: holder, until: now + length))
         }
         // What it had under a lease that is over it has dropped.
         if let until = caches[index].until, until <= now {
@@ -99,7 +100,7 @@ package struct CacheLeases: Sendable {
             caches[index].toldOf = []
             version += 1
         }
-        caches[index].until = now + Self.length
+        caches[index].until = now + length
         return true
     }
 
@@ -205,7 +206,7 @@ package struct CacheLeases: Sendable {
             note(write: room)
             return .go
         }
-        let until = now + 2 * Self.length
+        let until = now + 2 * length
         if let index = wanted.firstIndex(where: { $0.room == room }) {
             wanted[index].until = until
         } else {
