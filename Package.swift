@@ -52,6 +52,8 @@ let package = Package(
             name: "pollsim",
             dependencies: ["Simulator", "Replication", "Linux", "Arguments"],
             swiftSettings: strict),
+        .testTarget(
+            name: "ServicesTests", dependencies: ["Services", "Wire"], swiftSettings: strict),
         .testTarget(name: "WireTests", dependencies: ["Wire"], swiftSettings: strict),
         .testTarget(
             name: "ReplicationTests", dependencies: ["Replication", "Services", "Wire"],

@@ -250,7 +250,9 @@ extension Simulation {
         for result in results(process, from: from) {
             send(connection, from: 1, .result(result.vote, yes: result.yes, no: result.no))
         }
-        guard let place = process.executor.service.polls.voterPlace(History.name(name)) else { return }
+        guard let place = process.executor.service.polls.voterPlace(History.name(name)) else {
+            return
+        }
         for vote in process.executor.service.polls.openVotes
         where process.executor.service.polls.isWaiting(vote, for: place) {
             send(connection, from: 1, .vote(vote))
@@ -259,7 +261,8 @@ extension Simulation {
 
     func remindVoters(_ process: ReplicaProcess) {
         for voter in process.voters {
-            guard let place = process.executor.service.polls.voterPlace(History.name(voter.name)) else {
+            guard let place = process.executor.service.polls.voterPlace(History.name(voter.name))
+            else {
                 continue
             }
             for vote in process.executor.service.polls.openVotes

@@ -11,7 +11,8 @@ import Testing
             asked: asked, answered: answered, places: [place...place], isWrite: true, name: place)
     }
 
-    private static func read(_ places: ClosedRange<Int>..., asked: Int, answered: Int) -> Operation {
+    private static func read(_ places: ClosedRange<Int>..., asked: Int, answered: Int) -> Operation
+    {
         Operation(asked: asked, answered: answered, places: places, isWrite: false, name: 100)
     }
 
@@ -80,7 +81,7 @@ import Testing
         (
             "between two times at which its value was true",
             [
-                write(1, 0, 10), write(2, 11, 200),
+                write(1, 0, 10), write(2, 11, 200), write(3, 60, 70),
                 read(1...1, 20, 30), read(0...0, 3...3, asked: 40, answered: 50),
             ]
         ),
