@@ -21,7 +21,7 @@ package final class Server {
     var paths: Paths
     /// What people were last told of the path to the view's other member.
     var routeSeen: Paths.Route?
-    var executor = Executor<Polls>()
+    var executor = Executor<ServiceSet>()
     var outbox = Outbox()
     /// The service this replica is in; nil while it is in none.
     var service: ServiceID?
@@ -59,6 +59,16 @@ package final class Server {
     var restart = Restart()
     var driver = Driver()
     var held = HeldBallots()
+    /// Who has cached what of the rooms.
+    var leases = CacheLeases()
+    /// Connections that cache, by number. Only looked up, never walked.
+    var trackers: [CacheLeases.Holder: Connection] = [:]
+    /// Connections whose next command waits for caches.
+    var gated: [Connection] = []
+    var gatedVersion: UInt64 = 0
+    var areGatedDue = false
+    /// Connections that wait after a reply.
+    var delayed: [Connection] = []
     var processes = PeerProcesses()
     /// Replicas to which the test hook has cut the direct connection.
     var cutInstances: [Instance] = []
@@ -159,6 +169,7 @@ package final class Server {
             tick()
         }
         if areWitnessesChanged { reportWitnesses() }
+        resumeGated()
         proposeTurn()
         release()
         if driver.isDirty {
@@ -180,6 +191,7 @@ package final class Server {
         tickRestart()
         tickDriver()
         tickStopping()
+        tickRooms()
         if let count = acceptPausedAt, connectionCount < count {
             acceptPausedAt = nil
             poller.modify(listener.raw, read: true, write: false)
@@ -282,6 +294,10 @@ package final class Server {
         while connection.isOpen, !connection.isClosing {
             if batch.isFull, replica.acceptsRequests { proposeTurn() }
             let isFull = waiters.isFull || batch.isFull
+            if connection.readAfter > now {
+                postpone(connection)
+                return start
+            }
             if connection.pending >= connection.pendingMax || (isFull && !connection.mustBeRead) {
                 pause(connection)
                 return start
@@ -290,12 +306,17 @@ package final class Server {
             case .incomplete: return start
             case .blank: start = parser.next
             case .command:
-                start = parser.next
+                let next = parser.next
                 if connection.witness != nil, isFull || connection.hasManyPending {
                     executeUnlessBusy(bytes, connection)
                 } else {
                     execute(bytes, connection)
                 }
+                if connection.isGated {
+                    gate(connection)
+                    return start
+                }
+                start = next
             case .malformed(let error):
                 fail(connection, "ERR protocol error: \(error.text)")
                 return bytes.count
@@ -397,6 +418,7 @@ package final class Server {
         switch connection.kind {
         case .client:
             leaveVoter(connection)
+            loseTracker(connection)
             if connection.witness != nil { removeWitness(connection) }
         case .link(let instance): onLinkClosed(connection, instance)
         case .dialing(let address): onDialFailed(address, "the connection was closed")

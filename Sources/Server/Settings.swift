@@ -17,6 +17,10 @@ package struct Settings: Sendable {
     /// How long this process waits before it asks to join.
     package var joinAfterMilliseconds: UInt64 = 0
     package var plan: VotePlan?
+    /// What a new service's rooms are; nil: the built-in ones.
+    package var catalogue: Catalogue?
+    /// Milliseconds to wait after each reply, on that connection alone.
+    package var replyDelay: ClosedRange<UInt64>?
     package var hasTestHooks = false
     package var logFormat = MessageLog.Format.text
     package var verbosity = MessageLog.Verbosity.normal

@@ -30,7 +30,7 @@ final class ReplicaProcess {
     /// What of the replica is asked for all the time, as it is since its last step.
     var face: Face
     var paths: Paths
-    var executor = Executor<Polls>()
+    var executor = Executor<ServiceSet>()
 
     var isUp = true
     var isPaused = false

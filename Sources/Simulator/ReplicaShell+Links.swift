@@ -182,7 +182,7 @@ extension Simulation {
     /// Deadlines, and voters that have gone.
     func drive(_ process: ReplicaProcess) {
         guard process.face.acceptsRequests else { return }
-        let polls = process.executor.service
+        let polls = process.executor.service.polls
         for (vote, at) in process.openedAt {
             let deadline = Int(polls.deadline(vote)) * 1_000
             guard deadline > 0, now >= at + deadline, !process.closeProposed.contains(vote) else {

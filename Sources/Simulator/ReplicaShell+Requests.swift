@@ -97,7 +97,7 @@ extension Simulation {
                     "replica \(process.number) executes \(entry.first)"))
         }
         replies.removeAll(keepingCapacity: true)
-        var effects: [Polls.Effect] = []
+        var effects: [ServiceSet.Effect] = []
         process.executor.execute(entry, effects: &effects) { _, reply in replies.append(reply) }
         check { () throws(Violation) in
             try history.execute(entry, by: process.me.instance, replies)
@@ -111,10 +111,10 @@ extension Simulation {
             case .read, .results: break
             }
         }
-        for effect in effects { onEffect(process, effect) }
+        for case .polls(let effect) in effects { onEffect(process, effect) }
         if process.held.count > 20 {
             process.held.removeAll {
-                process.executor.service.isSettled($0.vote, History.name($0.name))
+                process.executor.service.polls.isSettled($0.vote, History.name($0.name))
             }
         }
     }
@@ -142,7 +142,7 @@ extension Simulation {
     }
 
     func reading(_ process: ReplicaProcess) -> Reading {
-        let polls = process.executor.service
+        let polls = process.executor.service.polls
         var ballots = 0
         for record in polls.records { ballots += Int(record.yes) + Int(record.no) }
         return Reading(votes: polls.records.count, closed: polls.closedCount, ballots: ballots)
@@ -151,7 +151,7 @@ extension Simulation {
     func results(_ process: ReplicaProcess, from: UInt64) -> [Packet.Result] {
         var list: [Packet.Result] = []
         var vote = from
-        while let record = process.executor.service.record(vote) {
+        while let record = process.executor.service.polls.record(vote) {
             if !record.isOpen { list.append(.init(vote: vote, yes: record.yes, no: record.no)) }
             vote += 1
         }
@@ -165,7 +165,7 @@ extension Simulation {
                 send(id, from: 1, .reply(request.number, redirect(process)))
                 return
             }
-            if !process.executor.service.isSettled(vote, History.name(name)) {
+            if !process.executor.service.polls.isSettled(vote, History.name(name)) {
                 process.held.append((vote, name, choice))
             }
             send(id, from: 1, .reply(request.number, .held))
@@ -189,7 +189,7 @@ extension Simulation {
             process.voters.removeAll { $0.name == name }
             append(process, .leave(voter: History.name(name)))
         case .cast(let vote, let name, let choice):
-            if let place = process.executor.service.voterPlace(History.name(name)) {
+            if let place = process.executor.service.polls.voterPlace(History.name(name)) {
                 append(process, .cast(vote: vote, voter: UInt64(place), choice: choice))
             } else {
                 append(
@@ -225,20 +225,20 @@ extension Simulation {
         for result in results(process, from: from) {
             send(connection, from: 1, .result(result.vote, yes: result.yes, no: result.no))
         }
-        guard let place = process.executor.service.voterPlace(History.name(name)) else { return }
-        for vote in process.executor.service.openVotes
-        where process.executor.service.isWaiting(vote, for: place) {
+        guard let place = process.executor.service.polls.voterPlace(History.name(name)) else { return }
+        for vote in process.executor.service.polls.openVotes
+        where process.executor.service.polls.isWaiting(vote, for: place) {
             send(connection, from: 1, .vote(vote))
         }
     }
 
     func remindVoters(_ process: ReplicaProcess) {
         for voter in process.voters {
-            guard let place = process.executor.service.voterPlace(History.name(voter.name)) else {
+            guard let place = process.executor.service.polls.voterPlace(History.name(voter.name)) else {
                 continue
             }
-            for vote in process.executor.service.openVotes
-            where process.executor.service.isWaiting(vote, for: place) {
+            for vote in process.executor.service.polls.openVotes
+            where process.executor.service.polls.isWaiting(vote, for: place) {
                 send(voter.connection, from: 1, .vote(vote))
             }
         }
@@ -251,14 +251,14 @@ extension Simulation {
             guard process.face.isPrimary else { return }
             for voter in process.voters {
                 guard
-                    let place = process.executor.service.voterPlace(History.name(voter.name)),
-                    process.executor.service.isWaiting(vote, for: place)
+                    let place = process.executor.service.polls.voterPlace(History.name(voter.name)),
+                    process.executor.service.polls.isWaiting(vote, for: place)
                 else { continue }
                 send(voter.connection, from: 1, .vote(vote))
             }
         case .closed(let vote):
             process.openedAt.removeAll { $0.vote == vote }
-            guard process.face.isPrimary, let record = process.executor.service.record(vote)
+            guard process.face.isPrimary, let record = process.executor.service.polls.record(vote)
             else { return }
             for voter in process.voters {
                 send(voter.connection, from: 1, .result(vote, yes: record.yes, no: record.no))

@@ -100,7 +100,7 @@ extension Simulation {
             }
             if options.breakage == .forgottenSessions { process.executor.forgetSessions() }
             precondition(process.executor.op == op, "a state of another op")
-            process.openedAt = process.executor.service.openVotes.map { ($0, now) }
+            process.openedAt = process.executor.service.polls.openVotes.map { ($0, now) }
             process.isStateOver = false
         case .truncated:
             coverage.note(.truncated)
@@ -151,7 +151,7 @@ extension Simulation {
         if leads, !process.isLeading {
             if view.number.rawValue > 1 { coverage.note(.primaryTookOver) }
             for item in process.held
-            where !process.executor.service.isSettled(item.vote, History.name(item.name)) {
+            where !process.executor.service.polls.isSettled(item.vote, History.name(item.name)) {
                 coverage.note(.heldBallotProposed)
                 append(
                     process,

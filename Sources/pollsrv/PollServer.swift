@@ -36,6 +36,16 @@ enum PollServer {
             "--vote-deadline", value: "DUR", default: "0s",
             "when a vote closes in any case; 0s: wait for every joined voter"),
         Flag("--election", value: "sticky", default: "sticky", "a primary leads until it fails"),
+        Flag(
+            "--rooms", value: "FILE", default: "SA318 ME4494 SA314 MC5050 ME4326 SA412",
+            "the rooms of a new service, one a line"),
+        Flag(
+            "--timeslots", value: "FILE", default: "8:30-9:30 and so on to 19:30-21:00",
+            "its time slots, one a line"),
+        Flag("--days", value: "FILE", default: "Monday to Friday", "its days, one a line"),
+        Flag(
+            "--reply-delay", value: "MIN-MAX", default: "none",
+            "wait so long after each reply, on that connection (100ms-2s)"),
         Flag("--log-format", value: "text|json", default: "text", "of the messages on stderr"),
         Flag("--test-hooks", "allow pollctl link cut|heal"),
         Flag("--join-after", value: "DUR", default: "0s", hidden: true, "wait before joining"),
@@ -123,6 +133,8 @@ enum PollServer {
         if arguments.isSet("--verbose") { settings.verbosity = .verbose }
         _ = try arguments.choice("--election", default: "sticky", of: ["sticky"])
         settings.plan = try plan(arguments)
+        settings.catalogue = try LineFiles.catalogue(arguments)
+        settings.replyDelay = try LineFiles.delays("--reply-delay", arguments)
         settings.inheritedFlags = inheritedFlags(arguments)
         return settings
     }
@@ -131,7 +143,8 @@ enum PollServer {
     /// plan of votes is in the replicated state.
     private static func inheritedFlags(_ arguments: ParsedArguments) -> [String] {
         var list: [String] = []
-        for name in ["--heartbeat", "--misses", "--restart-delay", "--log-format"] {
+        for name in ["--heartbeat", "--misses", "--restart-delay", "--log-format", "--reply-delay"]
+        {
             if let value = arguments.string(name) { list += [name, value] }
         }
         for name in ["--no-restart", "--test-hooks", "--quiet", "--verbose"]
@@ -142,22 +155,7 @@ enum PollServer {
     }
 
     private static func plan(_ arguments: ParsedArguments) throws -> VotePlan? {
-        var questions: [[UInt8]] = []
-        if let path = arguments.string("--questions") {
-            questions = try Files.read(path).split(separator: 10, omittingEmptySubsequences: false)
-                .map { Array($0.last == 13 ? $0.dropLast() : $0) }
-            while questions.last?.isEmpty == true { questions.removeLast() }
-            guard !questions.isEmpty else {
-                throw UsageError("--questions \(path): no question in it")
-            }
-            for (index, question) in questions.enumerated() {
-                guard !question.isEmpty, question.count <= Polls.questionBytesMax else {
-                    throw UsageError(
-                        "--questions \(path), line \(index + 1): a question has 1 to "
-                            + "\(Polls.questionBytesMax) bytes")
-                }
-            }
-        }
+        let questions = try LineFiles.questions(arguments)
         let fallback = questions.isEmpty ? (arguments.isSet("--voters") ? 1 : 0) : questions.count
         let votes = try arguments.number(
             "--votes", default: UInt64(fallback), in: 0...1_000_000_000)
