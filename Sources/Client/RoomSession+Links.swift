@@ -69,37 +69,29 @@ extension RoomSession {
 
     mutating func onGreeting(_ reply: RESPValue, into outbox: inout RoomOutbox) {
         guard let dialed = link?.aliases.first else { return }
-        let greeting: Greeting
+        let greeting: RoomGreeting
         do {
-            greeting = try Greeting(reply)
+            greeting = try RoomGreeting(reply)
         } catch {
             complain("is no server this client understands: \(error.text)", into: &outbox)
             return
         }
-        guard let theirs = greeting.service, let news = greeting.view else {
-            lose("has not joined a service yet", into: &outbox)
+        if let theirs = greeting.service { adopt(theirs, into: &outbox) }
+        if let view, let theirs = greeting.view?.number, theirs < view.number {
+            lose("is behind: it knows view \(theirs) only", into: &outbox)
             return
         }
-        adopt(theirs, into: &outbox)
-        if let view, news.number < view.number {
-            lose("is behind: it knows view \(news.number) only", into: &outbox)
-            return
-        }
-        var members = news.members
-        for item in reply["backups"]?.items ?? [] {
-            if let address = item.text.flatMap({ Address(text: $0) }) { members.append(address) }
-        }
-        adopt(news, members)
+        if let news = greeting.view { adopt(news) }
         if greeting.isPrimary {
             open(greeting, into: &outbox)
-        } else if news.primary != dialed {
-            follow(news.primary, "is a backup", into: &outbox)
+        } else if let primary = greeting.view?.primary, primary != dialed {
+            follow(primary, "is a backup", into: &outbox)
         } else {
             lose("knows no primary", into: &outbox)
         }
     }
 
-    private mutating func open(_ greeting: Greeting, into outbox: inout RoomOutbox) {
+    private mutating func open(_ greeting: RoomGreeting, into outbox: inout RoomOutbox) {
         guard var opened = link else { return }
         opened.phase = .open
         opened.since = now
@@ -124,7 +116,7 @@ extension RoomSession {
 
     // MARK: Services and views
 
-    private mutating func adopt(_ theirs: ServiceID, into outbox: inout RoomOutbox) {
+    private mutating func adopt(_ theirs: String, into outbox: inout RoomOutbox) {
         guard service != theirs else { return }
         defer { service = theirs }
         guard service != nil else { return }
@@ -137,12 +129,11 @@ extension RoomSession {
             .news("the service was started anew: earlier reservations are gone"), into: &outbox)
     }
 
-    /// - Parameter members: of the view, and others that were named with it.
-    mutating func adopt(_ news: VoterView, _ members: [Address]) {
+    mutating func adopt(_ news: VoterView) {
         if let view, news.number < view.number { return }
         view = news
         var list: [Address] = []
-        for address in members + known where !list.contains(address) { list.append(address) }
+        for address in news.members + known where !list.contains(address) { list.append(address) }
         known = Array(list.prefix(Self.knownMax))
     }
 

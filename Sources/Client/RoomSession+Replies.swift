@@ -197,7 +197,7 @@ extension RoomSession {
 
     private mutating func onView(_ news: VoterView, into outbox: inout RoomOutbox) {
         cache.onView()
-        adopt(news, news.members)
+        adopt(news)
         guard let link, !link.aliases.contains(news.primary) else { return }
         follow(news.primary, "does not lead view \(news.number)", into: &outbox)
     }

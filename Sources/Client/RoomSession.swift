@@ -87,7 +87,7 @@ package struct RoomSession: Equatable, Sendable {
     /// Members of the newest view and other servers that were named, the likeliest primary first.
     var known: [Address] = []
     var view: VoterView?
-    var service: ServiceID?
+    var service: String?
     /// Left to be tried in this pass over all servers, and tried already.
     var queue: [Address] = []
     var tried: [Address] = []

@@ -71,6 +71,42 @@ private let notKnown = "it is not known whether the reservation was carried out"
         #expect(stage.dialed() == [ann])
     }
 
+    /// A server of which nothing but what the protocol promises is known.
+    @Test func barestGreetingWillDo() throws {
+        var stage = RoomStage(servers: [ann])
+        try stage.accept(
+            hello: .map([
+                RoomStage.text("proto"), .integer(3), RoomStage.text("mode"),
+                RoomStage.text("primary"), RoomStage.text("service"), RoomStage.text("x-y"),
+            ]))
+        stage.type("rooms")
+        #expect(stage.sent() == ["ROOM.ROOMS"])
+    }
+
+    @Test func backupsOfTheGreetingAreRemembered() throws {
+        var stage = RoomStage(servers: [ann])
+        try stage.accept(
+            hello: .map([
+                RoomStage.text("proto"), .integer(3), RoomStage.text("mode"),
+                RoomStage.text("primary"), RoomStage.text("view"), .integer(4),
+                RoomStage.text("primary"), RoomStage.text(ann.description),
+                RoomStage.text("backup"), RoomStage.text(bob.description),
+                RoomStage.text("backups"),
+                .array([RoomStage.text(bob.description), RoomStage.text(cem.description)]),
+            ]))
+        try stage.lose()
+        try stage.refuse(bob)
+        #expect(stage.dialed() == [cem])
+    }
+
+    @Test(arguments: [RESPValue.error("NOAUTH"), .simple("OK"), .map([])])
+    func whoGreetsOtherwiseIsNotUsed(hello: RESPValue) throws {
+        var stage = RoomStage(servers: [ann])
+        try stage.accept(hello: hello)
+        #expect(stage.link == nil)
+        #expect(stage.trouble.count == 1)
+    }
+
     @Test func redirectIsFollowedWithTheSameCall() throws {
         var stage = try RoomStage.settled()
         stage.type("reserve A 8:30-9:30 Monday")

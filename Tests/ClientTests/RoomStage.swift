@@ -79,18 +79,23 @@ struct RoomStage {
         _ address: Address, primary: Address = ann, backup: Address? = bob, view: UInt64 = 2,
         service: ServiceID? = ours, isPrimary: Bool? = nil
     ) throws {
+        try #require(out.dial.last?.address == address)
+        let news = VoterView(
+            number: ViewNumber(view), primary: primary, backups: backup.map { [$0] } ?? [])
+        try accept(
+            hello: Stage.hello(
+                view: news, isPrimary: isPrimary ?? (address == primary),
+                instance: UInt64(address.port), service: service))
+    }
+
+    /// Answers the dial that is under way, and its HELLO.
+    mutating func accept(hello: RESPValue) throws {
         let dial = try #require(out.dial.last)
-        try #require(dial.address == address)
         out.dial = []
         out.send = []
         link = dial.link
         step(.connected(dial.link))
         #expect(sent() == ["HELLO 3"])
-        let news = VoterView(
-            number: ViewNumber(view), primary: primary, backups: backup.map { [$0] } ?? [])
-        let hello = Stage.hello(
-            view: news, isPrimary: isPrimary ?? (address == primary),
-            instance: UInt64(address.port), service: service)
         step(.reply(dial.link, hello))
     }
 
