@@ -223,9 +223,8 @@ package struct RoomSession: Equatable, Sendable {
             }
             return
         }
-        if settings.isCaching, let question = task.question,
-            let text = cache.lookup(question, now: now)
-        {
+        // Without `isCaching` nothing is ever in it.
+        if let question = task.question, let text = cache.lookup(question, now: now) {
             answer("(From cache): " + text, into: &outbox)
         } else {
             self.task = task

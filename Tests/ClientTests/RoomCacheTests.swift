@@ -65,6 +65,14 @@ private let ms: UInt64 = 1_000_000
         #expect(cache.count == 0)
     }
 
+    @Test func newerAnswerReplacesTheOlder() {
+        var cache = filled()
+        cache.onCacheable("A")
+        cache.onReply(to: Self.check("A"), text: "new", now: 30 * ms)
+        #expect(cache.lookup(Self.check("A"), now: 40 * ms) == "new")
+        #expect(cache.count == 1)
+    }
+
     @Test func keepsNothingWithoutALease() {
         var cache = RoomCache()
         cache.onCacheable("A")
@@ -74,6 +82,7 @@ private let ms: UInt64 = 1_000_000
         // Nor after one has lapsed.
         cache.onCacheable("A")
         cache.onReply(to: Self.check("A"), text: "a", now: 880 * ms)
+        #expect(cache.count == 0)
         cache.onLease(sentAt: 870 * ms, length: 1_000 * ms, now: 890 * ms)
         #expect(cache.lookup(Self.check("A"), now: 890 * ms) == nil)
     }

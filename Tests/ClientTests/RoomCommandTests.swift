@@ -137,6 +137,34 @@ private let notKnown = "it is not known whether the reservation was carried out"
         #expect(stage.now - start > 4_000_000_000)
     }
 
+    @Test func backupsThatNameEachOtherArePaced() throws {
+        var stage = RoomStage()
+        try stage.accept(ann, primary: bob, backup: ann)
+        try stage.accept(bob, primary: ann, backup: bob)
+        #expect(stage.dialed() == [])
+        stage.wait(30)
+        #expect(stage.dialed() == [ann])
+    }
+
+    @Test func busyServerIsAskedAgainAfterGrowingPauses() throws {
+        var stage = try RoomStage.settled()
+        stage.type("rooms")
+        var pauses: [Int] = []
+        for _ in 0..<9 {
+            #expect(stage.sent() == ["ROOM.ROOMS"])
+            try stage.reply(.error("BUSY"))
+            var count = 0
+            while stage.session.task?.isSent == false {
+                stage.wait(5)
+                count += 5
+            }
+            pauses.append(count)
+        }
+        #expect((15...30).contains(pauses[0]))
+        #expect((750...1_270).contains(pauses[8]))
+        #expect(stage.trouble.count == 1)
+    }
+
     @Test func oldViewIsNotFollowed() throws {
         var stage = try RoomStage.settled()
         try stage.lose()
@@ -238,6 +266,14 @@ private let notKnown = "it is not known whether the reservation was carried out"
         try stage.reply("A")
         #expect(stage.said() == "(From servers): A\n")
         #expect(stage.news.last == "connected to \(ann), the primary")
+        // Another outage is said again.
+        try stage.lose()
+        stage.type("rooms")
+        for _ in 0..<40 {
+            stage.waitForDial()
+            try stage.refuse(try #require(stage.session.link?.aliases.first))
+        }
+        #expect(stage.trouble.count == 2)
     }
 
     // MARK: Giving up
@@ -382,6 +418,21 @@ private let notKnown = "it is not known whether the reservation was carried out"
         stage.waitForDial()
         try stage.accept(bob, primary: bob, backup: nil, view: 3)
         #expect(stage.sent().last == "ROOM.ROOMS")
+    }
+
+    /// The same complaint is made once, until a command was answered.
+    @Test func complaintsAreNotRepeated() throws {
+        var stage = RoomStage(servers: [ann])
+        stage.type("rooms")
+        for round in 1...6 {
+            stage.waitForDial()
+            try stage.accept(ann, backup: nil)
+            if round == 4 { try stage.reply("A") }
+            if round == 5 { stage.type("timeslots") }
+            stage.step(.malformed(try #require(stage.link), DecodeError("bad integer")))
+        }
+        let complaints = stage.trouble.filter { $0.contains("bad integer") }
+        #expect(complaints.count == 2)
     }
 
     @Test func refusalIsSaid() throws {
