@@ -431,7 +431,7 @@ private let notKnown = "it is not known whether the reservation was carried out"
             if round == 5 { stage.type("timeslots") }
             stage.step(.malformed(try #require(stage.link), DecodeError("bad integer")))
         }
-        let complaints = stage.trouble.filter { $0.contains("bad integer") }
+        let complaints = stage.trouble.filter { $0.hasPrefix("\(ann) does not") }
         #expect(complaints.count == 2)
     }
 
