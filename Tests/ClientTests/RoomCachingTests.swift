@@ -171,6 +171,12 @@ import Wire
         _ = stage.sent()
         stage.type("check A")
         #expect(stage.sent() == ["ROOM.CHECK A"])
+        // After the answer to the write it may be cached again.
+        try stage.cacheable("A")
+        try stage.reply("new")
+        _ = stage.said()
+        stage.type("check A")
+        #expect(stage.said() == "(From cache): new\n")
     }
 
     @Test func newViewEmptiesIt() throws {

@@ -247,6 +247,70 @@ extension ProcessSuite {
             }
         }
 
+        @Test func secondReplyIsAnError() throws {
+            let cluster = try Cluster()
+            defer { cluster.end() }
+            let server = try FakeServer { _, request in
+                request.contains("ROOM.ROOMS") ? "$1\r\nA\r\n$1\r\nA\r\n" : "$1\r\nB\r\n"
+            }
+            defer { server.stop() }
+            let desk = try Desk(cluster, "desk", servers: "127.0.0.1:\(server.port)")
+            #expect(try desk.ask("rooms") == "(From servers): A")
+            // On a new connection, so that no answer is taken for another's.
+            #expect(try desk.ask("days") == "(From servers): B")
+            #expect(
+                desk.words
+                    == "reserveclient: 127.0.0.1:\(server.port) sent a second reply to one request; "
+                    + "the connection is made anew\n")
+        }
+
+        @Test func nonsenseIsAnErrorAndTriedAgain() throws {
+            let cluster = try Cluster()
+            defer { cluster.end() }
+            let server = try FakeServer { number, _ in
+                number < 3 ? "HTTP/1.1 400 Bad Request\r\n\r\n" : "$1\r\nA\r\n"
+            }
+            defer { server.stop() }
+            let flags = ["--servers", "127.0.0.1:\(server.port)"]
+            try cluster.start("one", "reserveclient", flags + ["rooms"])
+            #expect(try cluster.waitForExit("one") == 0)
+            #expect(cluster.said("one", "out") == "(From servers): A\n")
+            #expect(cluster.said("one", "err").contains("does not speak RESP"))
+        }
+
+        /// Twenty clients want the same fifty slots in the same order while leaders are killed.
+        @Test func racingReservationsAreConfirmedOnce() throws {
+            try withPair { cluster in
+                let hours = [
+                    "8:30-9:30", "9:30-10:30", "10:30-11:30", "11:30-12:30", "12:30-13:30",
+                ]
+                let days = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday"]
+                var wishes: [String] = []
+                for room in ["SA318", "MC5050"] {
+                    for day in days { wishes += hours.map { "\(room) \($0) \(day)" } }
+                }
+                let desks = try (1...20).map { try Desk(cluster, "client\($0)") }
+                for part in 0..<5 {
+                    let wanted = wishes[part * 10..<(part + 1) * 10]
+                    let leader = try cluster.waitForPair()
+                    let pid = try #require(leader["primary_pid"].flatMap { Int32($0) })
+                    let script = wanted.map { "reserve \($0)" }.joined(separator: "\n")
+                    for (index, desk) in desks.enumerated() {
+                        // The first ones are at it already.
+                        if index == 10 { kill(pid, SIGKILL) }
+                        try desk.type(script)
+                    }
+                    for wish in wanted {
+                        let answers = try desks.map { try $0.answer() }
+                        let confirmed = answers.count { $0.hasSuffix("Reservation confirmed") }
+                        let refused = answers.count { $0.hasSuffix("Reservation already exists") }
+                        #expect(confirmed == 1, "\(wish)")
+                        #expect(refused == desks.count - 1, "\(wish)")
+                    }
+                }
+            }
+        }
+
         @Test func interruptEndsIt() throws {
             let cluster = try Cluster()
             defer { cluster.end() }
