@@ -128,10 +128,9 @@ package struct RoomCache: Equatable, Sendable {
         case .timeslots: lists.timeslots = text
         case .days: lists.days = text
         case .check(let room):
-            expire(now: now)
             // For a write of our own the server waits for no acknowledgement of ours, so an answer
             // from before the write would outlive it.
-            guard key == room, lease != nil, !written.contains(room) else { return }
+            guard key == room, hasLease(now: now), !written.contains(room) else { return }
             drop(room)
             if answers.count == answersMax { answers.removeFirst() }
             answers.append(Answer(room: room, text: text))
@@ -173,9 +172,9 @@ package struct RoomCache: Equatable, Sendable {
         written.append(room)
     }
 
-    /// The oldest write of ours to this room is answered, by whatever.
+    /// The oldest write of ours to this room is answered, by whatever. Nothing is held of the room:
+    /// it was dropped when the write was sent, and nothing was kept since.
     package mutating func onWriteAnswered(room: String) {
-        drop(room)
         if let index = written.firstIndex(of: room) { written.remove(at: index) }
     }
 
