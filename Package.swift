@@ -40,7 +40,7 @@ let package = Package(
             swiftSettings: strict),
         .executableTarget(
             name: "pollsrv",
-            dependencies: ["Server", "Arguments", "Linux", "Services", "Wire"],
+            dependencies: ["Server", "Arguments", "Linux", "Replication", "Services", "Wire"],
             swiftSettings: strict),
         .executableTarget(
             name: "pollclient",

@@ -45,6 +45,8 @@ package enum Breakage: String, CaseIterable, Sendable {
     case electsThePast
     /// Who is told of a view without it goes on in the old one.
     case staysAfterRemoval
+    /// The primary of a group does not hand over to a higher member.
+    case highestIgnored
     /// A primary announces a vote's result when it decides to close it.
     case announcedTooEarly
     /// A reservation does not wait for the caches that show its room.

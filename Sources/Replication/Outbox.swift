@@ -52,6 +52,10 @@ package enum Effect: Equatable, Sendable {
     case joinFailed(reason: String, isPlaceTaken: Bool)
     /// No majority of the electorate answers; repeated while that lasts.
     case stalled(reason: String)
+    /// Bully: this view's primary counts as failed. Once for each time.
+    case leaderFailed(Member)
+    /// Bully: this backup has begun an election; after whose ELECTION, if not of itself.
+    case electionBegan(by: ReplicaID?)
     /// The service is being ended.
     case stop
 }

@@ -226,7 +226,7 @@ extension Replica {
         if ticksToNextCampaign > 0 { ticksToNextCampaign -= 1 }
         guard var running = campaign else {
             let isNeeded = status == .choosing || needsChange || mustFinish
-            if isNeeded, ticksToNextCampaign == 0 { startChange(into: &outbox) }
+            if isNeeded, ticksToNextCampaign == 0, mayCampaign { startChange(into: &outbox) }
             return
         }
         running.ticks += 1

@@ -88,7 +88,8 @@ extension Replica {
         // A running phase 1 asks again at once: its electors are told of the death now.
         if let campaign, campaign.phase == .seeking { sendCampaign(into: &outbox) }
         if case .handOver = drain?.goal, campaign == nil { drain = nil }
-        startChange(into: &outbox)
+        elect(into: &outbox)
+        if mayCampaign { startChange(into: &outbox) }
         checkGrants(into: &outbox)
     }
 
@@ -159,10 +160,12 @@ extension Replica {
         defer { if ticksToRetry <= 0 { ticksToRetry = timing.retryTicks } }
         guard isMember else { return }
         tickDrain()
+        tickElection(into: &outbox)
         tickCampaign(into: &outbox)
         if isPrimary, status == .normal {
             tickLearners()
             admitLearner(into: &outbox)
+            tickYield(into: &outbox)
             tickAbsences()
             mendElectorate(into: &outbox)
         }
@@ -190,6 +193,7 @@ extension Replica {
         guard campaign == nil, status == .normal, drain != nil else { return }
         drain?.ticks += 1
         guard let ticks = drain?.ticks, ticks > timing.drainTicksMax else { return }
+        if case .handOver = drain?.goal { onYieldGivenUp() }
         drain = nil
         // Requests are not to be held up again at once.
         ticksToNextCampaign = timing.retryTicks
@@ -239,6 +243,7 @@ extension Replica {
         } else {
             precondition(progress.isEmpty && drain == nil, "primary's state in another")
         }
+        precondition(bid == nil || (isMember && !isPrimary), "an election at no backup")
         if isMember { precondition(view?.contains(me.instance) == true, "member of no view") }
         precondition((status == .learning) == (fetch != nil), "fetch while \(status)")
     }

@@ -118,7 +118,12 @@ extension Replica {
         _ learner: Instance, _ join: JoinID, holder: Member?, into outbox: inout Outbox
     ) {
         let name = holder.map { "replica \($0.id) at \($0.address)" } ?? "another"
-        let refusal = Message.joinRefused(join, reason: "the place is taken by \(name)")
+        let reason =
+            switch election {
+            case .sticky: "the place is taken by \(name)"
+            case .bully: "all \(membersMax) places of the group are taken"
+            }
+        let refusal = Message.joinRefused(join, reason: reason)
         outbox.send.append(Envelope(to: learner, refusal))
     }
 
@@ -179,7 +184,7 @@ extension Replica {
     mutating func onHandOver(into outbox: inout Outbox) {
         guard status == .normal, isPrimary, drain == nil, let view else { return }
         let isWhole = view.backups.allSatisfy { !hasFailed($0.instance) }
-        guard isWhole, let heir = view.backups.max(by: { $0.id < $1.id }) else { return }
+        guard isWhole, let heir = view.backups.max(by: { $1.outranks($0) }) else { return }
         drain = Drain(goal: .handOver(to: heir.instance))
         checkDrain(into: &outbox)
     }

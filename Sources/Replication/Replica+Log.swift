@@ -249,7 +249,8 @@ extension Message {
         switch self {
         case .prepare(let view, _, _): view
         case .commit(let view, _), .confirm(let view, _), .prepareOK(let view, _),
-            .confirmOK(let view, _), .attach(let view, _):
+            .confirmOK(let view, _), .attach(let view, _), .election(let view, _),
+            .electionOK(let view):
             view
         case .witnesses, .seek, .grant, .outbid, .propose, .accepted, .view, .join, .state,
             .learnOK, .joinRefused, .leave, .stop, .beat, .relay:

@@ -118,6 +118,7 @@ extension Replica {
         counterSeen = 0
         mustFinish = false
         campaign = nil
+        forgetElection()
     }
 
     /// This replica is out: what it could not commit was never answered, and goes.
@@ -141,6 +142,7 @@ extension Replica {
         isAttached = false
         ticksSinceFollowed = 0
         ticksToNextCampaign = 0
+        resetYield()
     }
 
     mutating func enter(_ next: View, into outbox: inout Outbox) {

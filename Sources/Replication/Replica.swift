@@ -70,6 +70,8 @@ package struct Replica: Equatable, Sendable {
     package let timing: Timing
     /// The largest number of replicas in a view; a learner beyond it is turned away.
     package let membersMax: Int
+    /// Who of the members is to lead.
+    package let election: Election
 
     package internal(set) var status = Status.idle
     /// The newest view known; while `normal` or `choosing` one with this replica in it.
@@ -112,6 +114,16 @@ package struct Replica: Equatable, Sendable {
     /// A view was accepted with this replica and without the candidate that has found that: it
     /// cannot finish it, so this replica must.
     var mustFinish = false
+
+    /// Bully: this backup's election, while its primary counts as failed.
+    var bid: Bid?
+    /// Bully: the last ELECTION that came in this view, for a while.
+    var summons: Summons?
+    /// Bully: a higher member has answered in this view and brought no other.
+    var isAnswerSpent = false
+    /// Bully: until this primary looks for a higher backup to hand over to.
+    var ticksToYield = 0
+    var yieldPause = 0
 
     /// Instances with a standing link, ascending.
     var links: [Instance] = []
@@ -186,11 +198,14 @@ package struct Replica: Equatable, Sendable {
         var ticks = 0
     }
 
-    package init(me: Member, timing: Timing, membersMax: Int, seed: UInt64) {
+    package init(
+        me: Member, timing: Timing, membersMax: Int, election: Election = .sticky, seed: UInt64
+    ) {
         precondition(membersMax >= 1 && membersMax <= View.backupsMax + 1)
         self.me = me
         self.timing = timing
         self.membersMax = membersMax
+        self.election = election
         randomState = seed | 1
     }
 
@@ -268,6 +283,8 @@ package struct Replica: Equatable, Sendable {
         case .learnOK(let join, let op): onLearnOK(join, op: op, from: from, into: &outbox)
         case .joinRefused(let join, let reason):
             onJoinRefused(join, reason, from: from, into: &outbox)
+        case .election(let view, let id): onElection(view, id, from: from, into: &outbox)
+        case .electionOK(let view): onElectionOK(view, from: from)
         case .leave(let instance): onLeave(instance, from: from, into: &outbox)
         case .stop: outbox.effects.append(.stop)
         case .beat, .relay: return

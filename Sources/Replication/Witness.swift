@@ -86,7 +86,8 @@ package struct Witness: Equatable, Sendable {
             }
         case .relay(let frame): relay(frame, from: from, into: &outbox)
         case .prepare, .commit, .confirm, .prepareOK, .confirmOK, .attach, .witnesses, .grant,
-            .outbid, .accepted, .join, .state, .learnOK, .joinRefused, .leave, .stop:
+            .outbid, .accepted, .join, .state, .learnOK, .joinRefused, .election,
+            .electionOK, .leave, .stop:
             return
         }
     }

@@ -9,6 +9,8 @@ final class Connection {
         case link(Instance)
         /// Being made by this replica, to find or reach the service at this address.
         case dialing(Address)
+        /// Being made by this member to another one, or to where one may be.
+        case calling(Address)
         /// Being made to see whether anybody listens where this member was.
         case probing(Instance)
     }

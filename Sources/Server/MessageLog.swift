@@ -40,11 +40,17 @@ package struct MessageLog: Sendable {
     func warning(_ text: String) { say(.warning, text) }
     func error(_ text: String) { say(.error, text) }
 
-    /// A warning that would otherwise be repeated while its cause lasts.
+    /// What would otherwise be repeated while its cause lasts.
     mutating func warnOnce(_ text: String) {
         guard text != lastRepeated else { return }
         lastRepeated = text
         warning(text)
+    }
+
+    mutating func infoOnce(_ text: String) {
+        guard text != lastRepeated else { return }
+        lastRepeated = text
+        info(text)
     }
 
     mutating func forgetRepeated() { lastRepeated = "" }

@@ -227,7 +227,8 @@ extension Server {
                 replyOK(connection)
                 step(.frame(frame, via: witness))
             case .prepare, .commit, .confirm, .prepareOK, .confirmOK, .attach, .witnesses, .seek,
-                .propose, .join, .state, .learnOK, .joinRefused, .stop, .beat:
+                .propose, .join, .state, .learnOK, .joinRefused, .election, .electionOK, .stop,
+                .beat:
                 replyError(connection, "ERR not a message of a witness")
             }
         } catch {

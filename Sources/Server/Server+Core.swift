@@ -147,6 +147,8 @@ extension Server {
         case .joinFailed(let reason, let isPlaceTaken):
             onJoinFailed(reason, isPlaceTaken: isPlaceTaken)
         case .stalled(let reason): log.warnOnce("waiting: \(reason)")
+        case .leaderFailed(let leader): sayLeaderFailed(leader)
+        case .electionBegan(let initiator): sayElection(initiatedBy: initiator)
         case .stop:
             log.info("told to stop: the service is being ended")
             exitCode = exitCode ?? 0
@@ -158,8 +160,8 @@ extension Server {
         let isPrimary = view.primary.instance == me.instance
         let before = log.mode
         log.mode = isPrimary ? "primary" : "backup"
-        let backup = view.backups.first
-        let partner = backup.map { "backup \($0.id) at \($0.address)" } ?? "no backup"
+        let backups = view.backups.map { "backup \($0.id) at \($0.address)" }
+        let partner = backups.isEmpty ? "no backup" : backups.joined(separator: ", ")
         let count = view.witnesses.count
         let electors = "\(count) witness\(count == 1 ? "" : "es")"
         if before != log.mode || !driver.hasEntered {
@@ -172,6 +174,7 @@ extension Server {
         if driver.membersSeen == view.members { log.detail(line) } else { log.info(line) }
         driver.membersSeen = view.members
         driver.hasEntered = true
+        sayLeader(of: view)
         if !isPrimary { refuseReads() }
         joining.onEntered()
         let wasLeading = driver.isLeading
@@ -201,6 +204,7 @@ extension Server {
         driver.membersSeen = []
         driver.hasEntered = false
         driver.isLeading = false
+        group.leaderSeen = nil
         log.info(
             "mode is now backup: view \(view.number) of primary \(view.primary.id) at "
                 + "\(view.primary.address) goes on without this replica")

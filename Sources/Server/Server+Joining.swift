@@ -12,13 +12,10 @@ struct Joining {
     var startAt: UInt64 = 0
     /// Where to ask next.
     var target: Address?
-    var dialed: Address?
     var dialStarted: UInt64?
     var nextDial: UInt64 = 0
     var delay: UInt64 = Self.delayMin
     var joinCount = 0
-    /// Calls to other members, to try their addresses in turn.
-    var callCount = 0
     var lastReason = ""
 
     static let delayMin: UInt64 = 20_000_000
@@ -55,13 +52,67 @@ struct Joining {
     }
 }
 
+/// A member's tries to connect to others. Each address has a back-off of its own: one that does not
+/// answer delays none of the others.
+struct Calls {
+    private struct Call {
+        var address: Address
+        var startedAt: UInt64?
+        var next: UInt64 = 0
+        var delay = Joining.delayMin
+    }
+
+    private var calls: [Call] = []
+
+    /// Those of `addresses` that are to be called now. Up to half of a pause is left to chance, so
+    /// that two who call each other at the same moment do not go on doing so.
+    mutating func due(_ addresses: [Address], _ now: UInt64, jitter: UInt64) -> [Address] {
+        calls.removeAll { $0.startedAt == nil && !addresses.contains($0.address) }
+        for address in addresses where !calls.contains(where: { $0.address == address }) {
+            calls.append(Call(address: address))
+        }
+        var list: [Address] = []
+        for index in calls.indices {
+            let call = calls[index]
+            guard call.startedAt == nil, now >= call.next else { continue }
+            calls[index].startedAt = now
+            calls[index].next = now + call.delay + jitter % (call.delay / 2)
+            calls[index].delay = min(call.delay * 2, Joining.delayMax)
+            list.append(call.address)
+        }
+        return list
+    }
+
+    /// Those that have not come to a connection in time.
+    func overdue(_ now: UInt64) -> [Address] {
+        calls.filter { call in call.startedAt.map { now > $0 + Joining.dialTimeMax } ?? false }
+            .map(\.address)
+    }
+
+    mutating func onFailed(_ address: Address) {
+        for index in calls.indices where calls[index].address == address {
+            calls[index].startedAt = nil
+        }
+    }
+
+    mutating func onConnected(_ address: Address) { calls.removeAll { $0.address == address } }
+
+    /// Where a connection has just broken a new one may find out at once.
+    mutating func hurry() {
+        for index in calls.indices { calls[index].next = 0 }
+    }
+}
+
 extension Server {
     func beginJoining() {
-        joining.target = settings.peer
+        joining.target = settings.peers.first
         joining.nextDial = now
         joining.startAt = now + settings.joinAfterMilliseconds * 1_000_000
         joining.isDeciding = settings.startsAsPrimary
         joining.decideBy = now + Joining.decideTimeMax
+        if joining.isDeciding, settings.peers.isEmpty {
+            createService("there is nobody to look for")
+        }
         if settings.joinAfterMilliseconds > 0 {
             log.info("a fresh backup: joining in \(settings.joinAfterMilliseconds) ms")
             joining.nextDial = joining.startAt
@@ -77,7 +128,8 @@ extension Server {
             joining.dialStarted = nil
         }
         if joining.isDeciding, now > joining.decideBy {
-            createService("\(settings.peer) does not answer")
+            let others = settings.peers.map(\.description).joined(separator: ", ")
+            createService("\(others) does not answer")
             return
         }
         if replica.isMember {
@@ -88,7 +140,7 @@ extension Server {
             let target = joining.target
         else { return }
         if target == me.address {
-            joining.target = settings.peer == me.address ? nil : settings.peer
+            alternateTarget()
             joining.backOff(now)
             return
         }
@@ -104,49 +156,62 @@ extension Server {
         {
             close(link)
         }
-        joining.dialed = target
         joining.backOff(now)
         dial(target, kind: .dialing(target))
         alternateTarget()
     }
 
-    /// The known primary and the other server of the command line in turn: either may know more.
+    /// The known primary, the servers of the command line and the members of the last view in
+    /// turn: each may know more than the others.
     private func alternateTarget() {
-        guard let view = replica.view, view.primary.address != me.address else { return }
+        let members = replica.view?.members ?? []
+        var known = members.prefix(1).map(\.address) + settings.peers
+        known += members.dropFirst().map(\.address)
+        var targets: [Address] = []
+        for address in known where address != me.address && !targets.contains(address) {
+            targets.append(address)
+        }
+        let last = targets.firstIndex { $0 == joining.target }
         joining.target =
-            joining.target == view.primary.address && settings.peer != me.address
-            ? settings.peer : view.primary.address
+            targets.isEmpty ? nil : targets[last.map { ($0 + 1) % targets.count } ?? 0]
     }
 
-    /// A backup keeps a direct connection to its primary, also while clients relay. Who may be
-    /// alone calls the others, and the server of its command line: they may have gone on without
-    /// it and have no reason to look for it.
+    /// A backup keeps its direct connections, also while clients relay. Who may be alone calls the
+    /// others, and the servers of its command line: they may have gone on without it and have no
+    /// reason to look for it.
     private func tickMemberLinks() {
-        guard joining.dialStarted == nil, now >= joining.nextDial, let view = replica.view else {
-            return
+        for address in calls.overdue(now) {
+            for case let connection? in connections
+            where connection.kind == .calling(address) && connection.isOpen {
+                close(connection)
+            }
         }
-        let failed = view.members.filter {
-            $0.instance != me.instance && replica.hasFailed($0.instance)
+        guard let view = replica.view else { return }
+        let others = view.members.filter { $0.instance != me.instance }
+        let isAlone =
+            isPrimary
+            ? others.contains { replica.hasFailed($0.instance) }
+            : replica.hasFailed(view.primary.instance)
+        let called = others.filter { member in
+            guard links[member.instance] == nil, !cutInstances.contains(member.instance) else {
+                return false
+            }
+            return isPrimary
+                ? replica.hasFailed(member.instance) : isAlone || keepsLink(to: member)
         }
-        let called = isPrimary ? failed : [view.primary]
-        var addresses = called.filter {
-            links[$0.instance] == nil && !cutInstances.contains($0.instance)
-        }.map(\.address)
-        if !failed.isEmpty, cutInstances.isEmpty, settings.peer != me.address,
-            !addresses.contains(settings.peer)
-        {
-            addresses.append(settings.peer)
+        var addresses = called.map(\.address)
+        if isAlone, cutInstances.isEmpty {
+            for peer in settings.peers where peer != me.address && !addresses.contains(peer) {
+                addresses.append(peer)
+            }
         }
         // A replica that is connected already may live where one that has gone was.
         addresses.removeAll { address in
             view.members.contains { links[$0.instance] != nil && $0.address == address }
         }
-        guard !addresses.isEmpty else { return }
-        let address = addresses[joining.callCount % addresses.count]
-        joining.callCount += 1
-        joining.dialed = address
-        joining.backOff(now)
-        dial(address, kind: .dialing(address))
+        for address in calls.due(addresses, now, jitter: Entropy.next()) {
+            dial(address, kind: .calling(address))
+        }
     }
 
     func createService(_ reason: String) {

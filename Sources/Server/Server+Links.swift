@@ -70,17 +70,23 @@ extension Server {
         do {
             let socket = try Sockets.connect(host: address.host, port: address.port)
             if case .dialing = kind { joining.dialStarted = now }
-            if add(socket, kind: kind, isConnected: false) == nil { joining.dialStarted = nil }
+            if add(socket, kind: kind, isConnected: false) == nil {
+                if case .calling(let address) = kind { calls.onFailed(address) }
+                joining.dialStarted = nil
+            }
         } catch {
             log.warnOnce("\(error)")
+            if case .calling(let address) = kind { calls.onFailed(address) }
             joining.backOff(now)
         }
     }
 
     func onDialed(_ connection: Connection) {
         let error: SystemError?
+        let dialed: Address
         switch connection.kind {
-        case .dialing(let address):
+        case .dialing(let address), .calling(let address):
+            dialed = address
             error = Sockets.connectError(connection.fd.raw, address.description)
         case .probing(let instance):
             if Sockets.connectError(connection.fd.raw, "")?.isRefused == true {
@@ -92,7 +98,7 @@ extension Server {
         }
         if let error {
             close(connection)
-            onDialError(error)
+            onDialError(error, dialed)
             return
         }
         connection.isConnected = true
@@ -102,14 +108,15 @@ extension Server {
         markDirty(connection)
     }
 
-    private func onDialError(_ error: SystemError) {
+    private func onDialError(_ error: SystemError, _ address: Address) {
         log.detail("\(error)")
-        if joining.isDeciding, error.isRefused, joining.target == settings.peer {
-            createService("nobody listens at \(settings.peer)")
-        } else if error.isRefused, replica.isMember, !isPrimary, let view = replica.view,
-            joining.dialed == view.primary.address
+        if joining.isDeciding, error.isRefused, settings.peers.contains(address) {
+            createService("nobody listens at \(address)")
+        } else if error.isRefused, replica.isMember, let view = replica.view,
+            let member = view.members.first(where: { $0.address == address }),
+            member.instance != me.instance
         {
-            step(Paths.Event.refused(view.primary.instance))
+            step(Paths.Event.refused(member.instance))
         }
     }
 
@@ -141,7 +148,8 @@ extension Server {
         }
         if hello.member.instance == me.instance {
             close(connection)
-            log.warnOnce("--peer \(settings.peer) is this server itself; give the other's address")
+            log.warnOnce(
+                "one address of --peer or --join is this server's own; give the others' alone")
             return
         }
         if cutInstances.contains(hello.member.instance) {
@@ -167,7 +175,11 @@ extension Server {
 
     private func register(_ hello: PeerHello, _ connection: Connection, wasDialed: Bool) {
         let instance = hello.member.instance
-        if case .dialing = connection.kind { joining.dialStarted = nil }
+        switch connection.kind {
+        case .dialing: joining.dialStarted = nil
+        case .calling(let address): calls.onConnected(address)
+        case .client, .link, .probing: break
+        }
         connection.kind = .link(instance)
         let older = links[instance]
         links[instance] = connection
@@ -237,9 +249,10 @@ extension Server {
             var words: [String] = []
             for index in 0..<arguments.count { words.append(arguments.text(index)) }
             let text = String(words.joined(separator: " ").prefix(200))
-            if case .dialing(let address) = connection.kind {
+            switch connection.kind {
+            case .dialing(let address), .calling(let address):
                 log.warnOnce("\(address) is no pollsrv that would have us: it answered '\(text)'")
-            } else {
+            case .client, .link, .probing:
                 log.warning("a replica sent '\(text)'; connection dropped")
             }
             close(connection)
@@ -279,8 +292,9 @@ extension Server {
         step(.directDown(instance))
         joining.nextDial = now
         if let member = replica.view?.member(instance), !cutInstances.contains(instance) {
-            // Whether anybody still listens there tells a crash from a hiccup.
-            if isPrimary { dial(member.address, kind: .probing(instance)) }
+            // Whether anybody still listens there tells a crash from a hiccup. Who keeps the
+            // connection dials anyway.
+            if !keepsLink(to: member) { dial(member.address, kind: .probing(instance)) }
         }
     }
 
@@ -305,15 +319,22 @@ extension Server {
         }
     }
 
-    /// Whom to exchange heartbeats with: a backup dials its primary.
+    /// Whether this replica, and not the other, makes the connections between the two: a backup
+    /// to its primary and to the backups with lower instances.
+    func keepsLink(to member: Member) -> Bool {
+        guard replica.isMember, let view = replica.view, member.instance != me.instance,
+            view.contains(member.instance), !isPrimary
+        else { return false }
+        return member.instance == view.primary.instance || member.instance < me.instance
+    }
+
+    /// To whom this replica makes the connections.
+    var keptMembers: [Member] { replica.view?.members.filter { keepsLink(to: $0) } ?? [] }
+
+    /// Whom to dial for heartbeats.
     func updateLinks() {
-        guard replica.isMember, let view = replica.view, !isPrimary else {
-            heartbeats.setTargets([])
-            return
-        }
-        heartbeats.setTargets([
-            .init(instance: view.primary.instance, address: view.primary.address)
-        ])
+        heartbeats.setTargets(
+            keptMembers.map { .init(instance: $0.instance, address: $0.address) })
     }
 
     // MARK: The test hook

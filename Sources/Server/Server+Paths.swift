@@ -9,14 +9,17 @@ extension Server {
         var effects: [Paths.Effect] = []
         paths.step(event, into: &effects)
         for effect in effects { carryOut(effect) }
-        noteRoute()
+        noteRoutes()
     }
 
     private func carryOut(_ effect: Paths.Effect) {
         switch effect {
         case .step(let event):
             // Where the other went, a new connection may find out at once.
-            if case .linkDown = event { joining.nextDial = now }
+            if case .linkDown = event {
+                joining.nextDial = now
+                calls.hurry()
+            }
             step(event)
         case .send(let frame, let via): send(frame, via: via)
         case .closeDirect(let instance):
@@ -59,27 +62,34 @@ extension Server {
             return
         }
         let others = view.members.map(\.instance).filter { $0 != me.instance }
-        step(.members(others, keepsLinksTo: isPrimary ? [] : [view.primary.instance]))
+        step(.members(others, keepsLinksTo: keptMembers.map(\.instance)))
     }
 
     // MARK: For people
 
-    /// The view's other member.
-    var partner: Member? {
+    /// The view's other member: of a group the primary, or the primary's first backup.
+    var partner: Member? { partners.first }
+
+    /// The view's other members, the primary first.
+    var partners: [Member] {
         guard replica.isMember || replica.status == .learning, let view = replica.view else {
-            return nil
+            return []
         }
-        return isPrimary ? view.backups.first : view.primary
+        return view.members.filter { $0.instance != me.instance }
     }
 
-    private func noteRoute() {
-        guard let partner else {
-            routeSeen = nil
-            return
-        }
-        guard let route = paths.route(to: partner.instance), route != routeSeen else { return }
-        let who = "replica \(partner.id) at \(partner.address)"
-        switch (routeSeen, route) {
+    private func noteRoutes() {
+        let members = partners
+        routesSeen.removeAll { seen in !members.contains { $0.instance == seen.instance } }
+        for member in members { noteRoute(to: member) }
+    }
+
+    private func noteRoute(to member: Member) {
+        let index = routesSeen.firstIndex { $0.instance == member.instance }
+        let seen = index.map { routesSeen[$0].route }
+        guard let route = paths.route(to: member.instance), route != seen else { return }
+        let who = "replica \(member.id) at \(member.address)"
+        switch (seen, route) {
         case (.relay, .direct): log.info("the direct connection to \(who) is back")
         case (_, .direct): break
         case (.relay, .relay(let via, _)):
@@ -89,9 +99,11 @@ extension Server {
                 "the direct connection to \(who) is down: client \(clientName(via)) relays what "
                     + "goes there")
         }
-        setRelaying(routeSeen, false)
-        setRelaying(route, true)
-        routeSeen = route
+        if let index { routesSeen.remove(at: index) }
+        routesSeen.append((member.instance, route))
+        // Another member's path may go through the same client.
+        setRelaying(seen, false)
+        for (_, route) in routesSeen { setRelaying(route, true) }
     }
 
     private func setRelaying(_ route: Paths.Route?, _ isRelaying: Bool) {

@@ -76,7 +76,7 @@ extension Server {
         // Where the other is told to be found need not be where it listens, if this one's is not.
         guard restart.failures == 0, settings.advertised == nil else { return anyPort }
         guard let partner = restart.partner else {
-            return settings.peer.host == me.address.host ? settings.peer : anyPort
+            return settings.peers.first { $0.host == me.address.host } ?? anyPort
         }
         let isFree = partner.host == me.host && replica.isProvedDead(partner.instance)
         return isFree ? partner.address : anyPort
@@ -129,7 +129,12 @@ extension Server {
             return
         }
         guard isPrimary else {
-            guard stopping?.hasLeft == false else { return }
+            // A view that was being chosen when it said so may have come with this replica in it.
+            stopping?.route = nil
+            guard stopping?.hasLeft == false else {
+                sayGoodbye(to: view.primary)
+                return
+            }
             stopping?.hasLeft = true
             log.info("leaving; replica \(view.primary.id) at \(view.primary.address) goes on")
             sayGoodbye(to: view.primary)
@@ -140,13 +145,14 @@ extension Server {
             exitCode = 0
             return
         }
-        guard stopping?.hasLeft == false else {
+        // In a group a primary hands over to a higher one, which may not have said yet that it goes.
+        guard stopping?.hasLeft == false || settings.election == .bully else {
             // It had handed over already, and the other has handed back: it leaves as well.
             log.info("leaving; so does the other replica: the service ends here")
             exitCode = 0
             return
         }
-        log.info("leaving: handing over to the backup first")
+        log.infoOnce("leaving: handing over to the backup first")
         step(.handOver)
     }
 
@@ -190,8 +196,9 @@ extension Server {
             connection.write { Message.stop.encode(head: "PEER", into: &$0) }
             markDirty(connection)
         }
-        if let partner, isRelayed {
-            _ = send(.stop, toReplica: partner.instance)
+        for member in partners {
+            guard case .relay = paths.route(to: member.instance) else { continue }
+            _ = send(.stop, toReplica: member.instance)
         }
         stopReplacement("the service is being ended")
         // A child's end is waited for, so that it leaves no zombie to whoever adopts it.
@@ -200,7 +207,8 @@ extension Server {
 
     /// The proof that this process has exited would be quicker than a relayed word to exit too.
     private var isRelayed: Bool {
-        if let partner, case .relay = paths.route(to: partner.instance) { return true }
-        return false
+        partners.contains { member in
+            if case .relay = paths.route(to: member.instance) { true } else { false }
+        }
     }
 }

@@ -178,8 +178,11 @@ extension Server {
             lines.append(("\(role)_address", "\(member.address)"))
             lines.append(("\(role)_pid", "\(member.pid)"))
         }
-        let state = view == nil ? "none" : view?.backups.isEmpty == true ? "solo" : "pair"
+        let whole = settings.election == .bully ? "group" : "pair"
+        let state = view == nil ? "none" : view?.backups.isEmpty == true ? "solo" : whole
         lines.append(("state", state))
+        let members = view?.members.map { "\($0.id.id)@\($0.address)" } ?? []
+        lines.append(("members", members.joined(separator: ",")))
         var clients = 0
         for case let connection? in connections where connection.kind == .client {
             if connection.voterPlace != nil || connection.witness != nil { clients += 1 }

@@ -19,8 +19,8 @@ package final class Server {
     var replica: Replica
     /// How messages reach the other replicas.
     var paths: Paths
-    /// What people were last told of the path to the view's other member.
-    var routeSeen: Paths.Route?
+    /// What people were last told of the paths to the view's other members.
+    var routesSeen: [(instance: Instance, route: Paths.Route)] = []
     var executor = Executor<ServiceSet>()
     var outbox = Outbox()
     /// The service this replica is in; nil while it is in none.
@@ -56,6 +56,8 @@ package final class Server {
     var areWitnessesChanged = false
 
     var joining = Joining()
+    var calls = Calls()
+    var group = Group()
     var restart = Restart()
     var driver = Driver()
     var held = HeldBallots()
@@ -110,7 +112,8 @@ package final class Server {
         let timing = Timing(
             suspectTicks: ticksPerBeat * Int(settings.misses), beatTicks: ticksPerBeat)
         replica = Replica(
-            me: me, timing: timing, membersMax: Settings.membersMax, seed: Entropy.next())
+            me: me, timing: timing, membersMax: settings.membersMax, election: settings.election,
+            seed: Entropy.next())
         paths = Paths(me: me.instance, timing: timing)
         heartbeats = try Heartbeats(
             me: me.instance, intervalMilliseconds: settings.heartbeatMilliseconds)
@@ -131,7 +134,8 @@ package final class Server {
         nextTick = now
         log.info(
             "listening on \(listenWords), replica \(me.id), process \(me.pid); state in memory "
-                + "on both replicas, nothing on disk")
+                + "on \(settings.election == .bully ? "all" : "both") replicas, nothing on disk")
+        if settings.election == .bully { sayStarted() }
         beginJoining()
         while exitCode == nil {
             turn()
@@ -422,6 +426,7 @@ package final class Server {
             if connection.witness != nil { removeWitness(connection) }
         case .link(let instance): onLinkClosed(connection, instance)
         case .dialing(let address): onDialFailed(address, "the connection was closed")
+        case .calling(let address): calls.onFailed(address)
         case .probing: break
         }
     }

@@ -1,3 +1,4 @@
+package import Replication
 package import Services
 package import Wire
 
@@ -6,10 +7,13 @@ package struct Settings: Sendable {
     /// The mode it starts in; later the views decide.
     package var startsAsPrimary: Bool
     package var listen: Address
-    package var peer: Address
+    /// Where to look for the service: the other replica of a pair, or members of a group. None: it
+    /// begins here.
+    package var peers: [Address]
     /// What others are told to connect to; nil: where it listens.
     package var advertised: Address?
     package var id: ReplicaID
+    package var election = Election.sticky
     package var heartbeatMilliseconds: UInt64 = 1_000
     package var misses: UInt64 = 5
     package var restartDelayMilliseconds: UInt64 = 30_000
@@ -27,10 +31,10 @@ package struct Settings: Sendable {
     /// Flags that a replacement backup is started with, besides its addresses.
     package var inheritedFlags: [String] = []
 
-    package init(startsAsPrimary: Bool, listen: Address, peer: Address, id: ReplicaID) {
+    package init(startsAsPrimary: Bool, listen: Address, peers: [Address], id: ReplicaID) {
         self.startsAsPrimary = startsAsPrimary
         self.listen = listen
-        self.peer = peer
+        self.peers = peers
         self.id = id
     }
 
@@ -40,5 +44,10 @@ package struct Settings: Sendable {
     static let protocolVersion = 1
     static let version = "0.1.0"
     /// Replicas in a view.
-    static let membersMax = 2
+    var membersMax: Int {
+        switch election {
+        case .sticky: 2
+        case .bully: View.backupsMax + 1
+        }
+    }
 }

@@ -10,6 +10,8 @@ package struct Coverage: Sendable {
         case delaySpike, severalAtOnce, ambush
         // What came of them.
         case viewEntered, viewWithoutPhaseOne, viewByPhaseOne, primaryTookOver, handedOver
+        case leaderFailed, electionBegan, electionSummoned, electionAsked, electionAnswered
+        case handedOverToHigher, lowerTookOver
         case learnerAdmitted, memberExcluded, electorateChanged, decidedAlone
         case grantWithAccepted, proposalOfAnother, outbid, sought, stickyWitness
         case stepDown, truncated, joinFailed, joinRefused, joinRestarted, stalled

@@ -370,6 +370,9 @@ extension Simulation {
             guard process.executor.op == history.lastOp || process.face.commitMax == history.lastOp
             else { return "member \(member.id) is behind" }
         }
+        if election == .bully, let highest = view.backups.map(\.id).max(), highest > primary.me.id {
+            return "\(highest) is there and \(primary.me.id) leads"
+        }
         for member in view.backups {
             let route = primary.paths.route(to: member.instance)
             guard route == .direct else {

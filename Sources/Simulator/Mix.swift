@@ -1,3 +1,5 @@
+import Replication
+
 /// The shape of a simulated service.
 package enum Shape: String, CaseIterable, Sendable {
     case pair
@@ -55,8 +57,11 @@ struct Mix {
     var restartMax: Int
     /// Voters start within this time.
     var arrivalMax: Int
+    var election: Election
+    /// What a replica that starts at a slot has as its id; two of a group may have the same.
+    var ids: [UInt64]
 
-    init(_ random: inout Random, shape: Shape?) {
+    init(_ random: inout Random, shape: Shape?, election given: Election?) {
         let drawn: Shape =
             switch random.int(0...9) {
             case 0...6: .pair
@@ -113,6 +118,16 @@ struct Mix {
         pauseMax = random.element([10_000, 40_000, 150_000]) ?? 40_000
         restartMax = random.element([20_000, 150_000, 400_000]) ?? 150_000
         arrivalMax = random.element([5_000, 50_000, 300_000]) ?? 5_000
+        // From numbers of their own, so that a run is the same in all else.
+        var others = random
+        others = Random(seed: Random.mix(others.next()))
+        let isGroup = self.shape != .pair
+        self.election = given ?? (isGroup && others.chance(600) ? .bully : .sticky)
+        ids = (1...UInt64(Simulation.slots)).map { $0 * 10 }
+        for index in ids.indices.dropLast() {
+            ids.swapAt(index, others.int(index...ids.count - 1))
+        }
+        if others.chance(100) { ids[0] = ids[1] }
     }
 }
 

@@ -11,7 +11,12 @@ extension Simulation {
         let (old, new) = (before.members.map(\.instance), view.members.map(\.instance))
         if new.contains(where: { !old.contains($0) }) { coverage.note(.learnerAdmitted) }
         if old.contains(where: { !new.contains($0) }) { coverage.note(.memberExcluded) }
-        if Set(old) == Set(new), before.primary != view.primary { coverage.note(.handedOver) }
+        if Set(old) == Set(new), before.primary != view.primary {
+            coverage.note(.handedOver)
+            if election == .bully, view.primary.id > before.primary.id {
+                coverage.note(.handedOverToHigher)
+            }
+        }
         if before.witnesses != view.witnesses { coverage.note(.electorateChanged) }
         if view.backups.isEmpty { coverage.note(.decidedAlone) }
         if view.members.count > mix.shape.replicas {
@@ -46,6 +51,8 @@ extension Simulation {
                         .safety, rule: "told to step down, it answers nobody",
                         "replica \(process.number) acks in view \(number) after '\(view.text)'"))
             }
+        case .election: coverage.note(.electionAsked)
+        case .electionOK: coverage.note(.electionAnswered)
         case .prepare, .commit, .confirm, .attach, .witnesses, .join, .state, .learnOK,
             .joinRefused, .leave, .stop, .beat, .relay:
             return
@@ -60,7 +67,8 @@ extension Simulation {
         case .outbid: coverage.note(.outbid)
         case .relay(let frame): if frame.body == .close { coverage.note(.relayBounced) }
         case .prepare, .commit, .confirm, .prepareOK, .confirmOK, .attach, .witnesses, .seek,
-            .propose, .view, .join, .state, .learnOK, .joinRefused, .leave, .stop, .beat:
+            .propose, .view, .join, .state, .learnOK, .joinRefused, .election, .electionOK, .leave,
+            .stop, .beat:
             return
         }
     }

@@ -99,8 +99,9 @@ final class ReplicaProcess {
     }
 
     init(
-        number: Int, slot: Int, host: Int, target: Int, membersMax: Int, timing: Timing,
-        tickTime: Int, leaseLength: UInt64, seed: UInt64
+        number: Int, id: UInt64, slot: Int, host: Int, target: Int, membersMax: Int,
+        timing: Timing, election: Election, tickTime: Int, leaseLength: UInt64,
+        seed: UInt64
     ) {
         self.number = number
         self.slot = slot
@@ -109,10 +110,11 @@ final class ReplicaProcess {
         self.tickTime = tickTime
         leases = CacheLeases(length: leaseLength)
         me = Member(
-            id: ReplicaID(id: UInt64(number + 1)), instance: Instance(UInt64(number + 1)),
+            id: ReplicaID(id: id), instance: Instance(UInt64(number + 1)),
             address: Address(host: "s", port: UInt16(slot)), host: UInt64(host),
             pid: UInt64(number + 1))
-        replica = Replica(me: me, timing: timing, membersMax: membersMax, seed: seed)
+        replica = Replica(
+            me: me, timing: timing, membersMax: membersMax, election: election, seed: seed)
         face = replica.face()
         paths = Paths(me: me.instance, timing: timing)
     }

@@ -116,6 +116,12 @@ extension Simulation {
                 backOff(process)
             }
         case .stalled: coverage.note(.stalled)
+        case .leaderFailed(let leader):
+            tell { "replica \(process.number): leader \(leader.id) has failed" }
+            coverage.note(.leaderFailed)
+        case .electionBegan(let initiator):
+            tell { "replica \(process.number) runs an election" }
+            coverage.note(initiator == nil ? .electionBegan : .electionSummoned)
         case .stop: exit(process)
         }
     }
@@ -150,6 +156,9 @@ extension Simulation {
         }
         if leads, !process.isLeading {
             if view.number.rawValue > 1 { coverage.note(.primaryTookOver) }
+            if election == .bully, view.backups.contains(where: { $0.id > process.me.id }) {
+                coverage.note(.lowerTookOver)
+            }
             for item in process.held
             where !process.executor.service.polls.isSettled(item.vote, History.name(item.name)) {
                 coverage.note(.heldBallotProposed)
@@ -269,7 +278,7 @@ extension Simulation {
             return
         }
         guard process.face.isPrimary else {
-            guard !process.hasLeft else { return }
+            // In each view anew: one that was being chosen meanwhile may have come with it in.
             process.hasLeft = true
             post(process, Envelope(to: view.primary.instance, .leave(process.me.instance)))
             return

@@ -11,15 +11,20 @@ package final class Simulation {
         package var seed: UInt64
         /// Nil: the seed says.
         package var shape: Shape?
+        /// Nil: the seed says.
+        package var election: Election?
         package var breakage: Breakage?
         /// Gets the run's story, a line each.
         package var tell: (@Sendable (String) -> Void)?
         /// Tells every message, too.
         package var isVerbose = false
 
-        package init(seed: UInt64, shape: Shape? = nil, breakage: Breakage? = nil) {
+        package init(
+            seed: UInt64, shape: Shape? = nil, election: Election? = nil, breakage: Breakage? = nil
+        ) {
             self.seed = seed
             self.shape = shape
+            self.election = election
             self.breakage = breakage
         }
     }
@@ -82,7 +87,7 @@ package final class Simulation {
     package init(_ options: Options) {
         self.options = options
         random = Random(seed: options.seed &* 0x2545_f491_4f6c_dd1d &+ 1)
-        mix = Mix(&random, shape: options.shape)
+        mix = Mix(&random, shape: options.shape, election: options.election)
         var timing = Timing(suspectTicks: mix.suspectTicks, beatTicks: mix.beatTicks)
         timing.drainTicksMax = 20
         timing.retryTicks = 6
@@ -137,15 +142,25 @@ package final class Simulation {
         let host = mix.isOneHost ? 1 : slot + 1
         // Clocks drift by up to a fifth.
         let process = ReplicaProcess(
-            number: replicas.count, slot: slot, host: host, target: target,
-            membersMax: mix.shape.replicas, timing: timing, tickTime: random.int(9_000...11_000),
-            leaseLength: mix.leaseLength, seed: random.next())
+            number: replicas.count, id: id(at: slot), slot: slot, host: host, target: target,
+            membersMax: mix.shape.replicas, timing: timing, election: election,
+            tickTime: random.int(9_000...11_000), leaseLength: mix.leaseLength,
+            seed: random.next())
         process.replica.breakage = options.breakage
         replicas.append(process)
         listening[slot] = process.number
         queue.push(.tick(process.number), at: now + random.int(0...process.tickTime))
         tell { "replica \(process.number) starts at slot \(slot)" }
         return process
+    }
+
+    var election: Election { mix.election }
+
+    private func id(at slot: Int) -> UInt64 {
+        switch election {
+        case .sticky: UInt64(replicas.count + 1)
+        case .bully: mix.ids[slot]
+        }
     }
 
     @discardableResult

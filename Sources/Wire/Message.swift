@@ -92,6 +92,12 @@ package enum Message: Equatable, Sendable {
     case learnOK(JoinID, op: OpNumber)
     case joinRefused(JoinID, reason: String)
 
+    // Who is to ask for the next view: among the backups of a group whose primary has failed.
+    /// To each higher member: is it alive? `id` is the sender's.
+    case election(view: ViewNumber, id: ReplicaID)
+    /// To a lower one: it is, and sees to it.
+    case electionOK(view: ViewNumber)
+
     // Leaving.
     case leave(Instance)
     /// The service is being ended: exit.
@@ -157,6 +163,9 @@ extension Message {
         case .joinRefused(let join, let reason):
             list.add("joinrefused", join.rawValue)
             list.add(reason)
+        case .election(let view, let id):
+            list.add("election", view.rawValue, id.priority, id.id)
+        case .electionOK(let view): list.add("electionok", view.rawValue)
         case .leave(let instance):
             list.add("leave")
             list.add(instance.description)
@@ -241,6 +250,11 @@ extension Message {
                 join, view: view, op: op, piece: piece, pieces: pieces, bytes: list.blob())
         case "learnok": self = try .learnOK(JoinID(list.number()), op: OpNumber(list.number()))
         case "joinrefused": self = try .joinRefused(JoinID(list.number()), reason: list.text())
+        case "election":
+            let view = try ViewNumber(list.number())
+            let id = try ReplicaID(priority: list.number(), id: list.number())
+            self = .election(view: view, id: id)
+        case "electionok": self = try .electionOK(view: ViewNumber(list.number()))
         case "leave": self = try .leave(list.instance())
         case "stop": self = .stop
         case "beat": self = try .beat(view: ViewNumber(list.number()))

@@ -21,6 +21,11 @@ struct ReplicaCommands {
                 "there is no backup to hand over to (state solo); wait until `pollctl status` "
                     + "shows a pair" + (before.note.isEmpty ? "" : "; \(before.note)"))
         }
+        guard !before.isGroup else {
+            throw Failure(
+                "in this group the highest id leads and would do so again at once; end that server "
+                    + "with SIGTERM, or start one with a higher --id")
+        }
         let watch = Stopwatch()
         let deadline = Deadline(milliseconds: Self.settleMillisecondsMax)
         try command(["REPLICA", "SWITCHOVER"], at: before.askedAt)

@@ -34,6 +34,10 @@ struct ServerReport {
     var isPrimary: Bool { mode == "primary" }
     var view: Int { number("view") }
     var isPair: Bool { string("state") == "pair" }
+    /// One of a group that elects its leader, and not alone in it.
+    var isGroup: Bool { string("state") == "group" }
+    /// `id@HOST:PORT` of each member, the primary first.
+    var members: [String] { string("members").split(separator: ",").map(String.init) }
     var pid: Int32 { Int32(clamping: number("pid")) }
     var clients: Int { number("clients") }
     var votesOpen: [Int] { string("votes_open").split(separator: ",").compactMap { Int($0) } }

@@ -18,10 +18,13 @@ struct StatusCommand {
     }
 
     static func lines(_ primary: ServerReport, _ overview: Overview) -> [String] {
+        let count = primary.members.count
         let state =
-            primary.isPair
-            ? "pair: every ballot is on both before it counts"
-            : "solo: the primary alone collects ballots"
+            switch primary.string("state") {
+            case "pair": "pair: every ballot is on both before it counts"
+            case "group": "group of \(count): every ballot is on all \(count) before it counts"
+            default: "solo: the primary alone collects ballots"
+            }
         var rows = [
             ["service", primary.string("service")],
             ["view", String(primary.view)],
@@ -37,6 +40,7 @@ struct StatusCommand {
                     + "\(primary.number("misses")) missed mean failed",
             ],
         ]
+        if primary.isGroup { rows.append(["members", primary.members.joined(separator: ", ")]) }
         if primary.isPair { rows.append(["path", path(primary)]) }
         if primary.string("link") == "cut" {
             rows.append(["direct link", "CUT by the test hook (pollctl link heal)"])
@@ -92,7 +96,8 @@ struct StatusCommand {
             ("view", .integer(primary.view)),
             ("primary", json(primary.primary ?? primary.own)),
             ("backup", primary.backup.map(json) ?? .null),
-            ("state", .string(primary.isPair ? "pair" : "solo")),
+            ("state", .string(primary.string("state"))),
+            ("members", .array(primary.members.map(JSON.string))),
             ("op", .integer(primary.number("op"))),
             ("commit", .integer(primary.number("commit"))),
             ("clients", .integer(primary.clients)),

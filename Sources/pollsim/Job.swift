@@ -7,6 +7,7 @@ import Synchronization
 /// Which seeds are run, and how.
 struct Job: Sendable {
     var shape: Shape?
+    var election: Election?
     var breakage: Breakage?
     var first: UInt64 = 0
     var count: UInt64 = 1
@@ -22,11 +23,12 @@ struct Job: Sendable {
     /// What to give `pollsim` besides the seed to get the same run.
     var flags: String {
         (shape.map { " --shape \($0.rawValue)" } ?? "")
+            + (election.map { " --election \($0.rawValue)" } ?? "")
             + (breakage.map { " --breakage \($0.rawValue)" } ?? "")
     }
 
     private func options(_ seed: UInt64) -> Simulation.Options {
-        Simulation.Options(seed: seed, shape: shape, breakage: breakage)
+        Simulation.Options(seed: seed, shape: shape, election: election, breakage: breakage)
     }
 
     // MARK: One seed

@@ -23,6 +23,9 @@ enum PollSim {
         Flag(
             "--shape", value: "pair|group3|group5", default: "as each seed draws",
             "how many replicas"),
+        Flag(
+            "--election", value: "sticky|bully", default: "as each seed draws, pairs sticky",
+            "who leads a group"),
         Flag("--threads", value: "N", default: "one for each core", "how many seeds at a time"),
         Flag(
             "--breakage", value: "NAME", hidden: true,
@@ -63,6 +66,11 @@ enum PollSim {
         if let name = arguments.string("--shape") {
             _ = try arguments.choice("--shape", default: "", of: Shape.allCases.map(\.rawValue))
             job.shape = Shape(rawValue: name)
+        }
+        if let name = arguments.string("--election") {
+            _ = try arguments.choice(
+                "--election", default: "", of: Election.allCases.map(\.rawValue))
+            job.election = Election(rawValue: name)
         }
         if let name = arguments.string("--breakage") {
             let all = Breakage.allCases.map(\.rawValue)

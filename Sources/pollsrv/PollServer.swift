@@ -1,5 +1,6 @@
 import Arguments
 import Linux
+import Replication
 import Server
 import Services
 import Wire
@@ -10,8 +11,11 @@ enum PollServer {
         Flag("--primary", "start as primary (joins a service that is running already)"),
         Flag("--backup", "start as backup: only ever joins"),
         Flag(
+            "--join", value: "HOST:PORT,...",
+            "start as backup and join through any of these that answers"),
+        Flag(
             "--listen", value: "HOST:PORT",
-            default: "127.0.0.1:7001 for --primary, 127.0.0.1:7002 for --backup",
+            default: "127.0.0.1:7002 for --backup and --join, else 127.0.0.1:7001",
             "where to take connections; port 0: any free one"),
         Flag(
             "--advertise", value: "HOST:PORT", default: "the address of --listen",
@@ -35,7 +39,10 @@ enum PollServer {
         Flag(
             "--vote-deadline", value: "DUR", default: "0s",
             "when a vote closes in any case; 0s: wait for every joined voter"),
-        Flag("--election", value: "sticky", default: "sticky", "a primary leads until it fails"),
+        Flag(
+            "--election", value: "sticky|bully", default: "sticky",
+            "sticky: two replicas, a primary leads until it fails; bully: a group of up to "
+                + "\(View.backupsMax + 1), the highest id leads"),
         Flag(
             "--rooms", value: "FILE", default: "SA318 ME4494 SA314 MC5050 ME4326 SA412",
             "the rooms of a new service, one a line"),
@@ -53,7 +60,7 @@ enum PollServer {
 
     private static let syntax = CommandLineSyntax(
         program: "pollsrv", summary: "one replica of the polling service",
-        operands: "--primary|--backup", flags: flags,
+        operands: "--primary|--backup|--join HOST:PORT|--election bully", flags: flags,
         details: """
             The state is held in memory on both replicas: it survives the loss of either, not of
             both at once. Durations: 250ms, 1s, 2m.
@@ -98,19 +105,16 @@ enum PollServer {
         if let operand = arguments.operands.first {
             throw UsageError("unexpected argument '\(operand)' (pollsrv --help shows the usage)")
         }
-        let isPrimary = arguments.isSet("--primary")
-        guard isPrimary != arguments.isSet("--backup") else {
-            throw UsageError("exactly one of --primary and --backup is needed")
-        }
+        let election = try election(arguments)
+        let isPrimary = try startsAsPrimary(arguments, election)
         let ports = isPrimary ? (7001, 7002) : (7002, 7001)
         let listen = try arguments.address("--listen", default: "127.0.0.1:\(ports.0)")
-        let peer = try arguments.address("--peer", default: "127.0.0.1:\(ports.1)")
         let id = try arguments.number(
             "--id", default: UInt64(Processes.pid), in: 0...UInt64(1) << 53)
         let priority = try arguments.number("--priority", default: 0, in: 0...1 << 31)
         var settings = Settings(
             startsAsPrimary: isPrimary, listen: Address(host: listen.host, port: listen.port),
-            peer: Address(host: peer.host, port: peer.port),
+            peers: try peers(arguments, election, defaultPort: ports.1),
             id: ReplicaID(priority: priority, id: id))
         if arguments.isSet("--advertise") {
             let told = try arguments.address("--advertise", default: "")
@@ -125,18 +129,68 @@ enum PollServer {
         settings.restartDelayMilliseconds = try arguments.milliseconds(
             "--restart-delay", default: 30_000)
         settings.joinAfterMilliseconds = try arguments.milliseconds("--join-after", default: 0)
-        settings.restartsBackup = !arguments.isSet("--no-restart")
+        settings.election = election
+        // A group has no number of members that would have to be kept up.
+        settings.restartsBackup = election == .sticky && !arguments.isSet("--no-restart")
         settings.hasTestHooks = arguments.isSet("--test-hooks")
         let format = try arguments.choice("--log-format", default: "text", of: ["text", "json"])
         settings.logFormat = format == "json" ? .json : .text
         if arguments.isSet("--quiet") { settings.verbosity = .quiet }
         if arguments.isSet("--verbose") { settings.verbosity = .verbose }
-        _ = try arguments.choice("--election", default: "sticky", of: ["sticky"])
         settings.plan = try plan(arguments)
         settings.catalogue = try LineFiles.catalogue(arguments)
         settings.replyDelay = try LineFiles.delays("--reply-delay", arguments)
         settings.inheritedFlags = inheritedFlags(arguments)
         return settings
+    }
+
+    private static func election(_ arguments: ParsedArguments) throws(UsageError) -> Election {
+        let name = try arguments.choice(
+            "--election", default: Election.sticky.rawValue,
+            of: Election.allCases.map(\.rawValue))
+        return Election(rawValue: name) ?? .sticky
+    }
+
+    private static func startsAsPrimary(_ arguments: ParsedArguments, _ election: Election)
+        throws(UsageError) -> Bool
+    {
+        let isPrimary = arguments.isSet("--primary")
+        if arguments.isSet("--join") {
+            if isPrimary {
+                throw UsageError("--join makes this server a backup; leave --primary out")
+            }
+            if arguments.isSet("--peer") {
+                throw UsageError("--join and --peer both say whom to look for; give one of them")
+            }
+            return false
+        }
+        if arguments.isSet("--backup") {
+            if isPrimary { throw UsageError("give --primary or --backup, not both") }
+            return false
+        }
+        if isPrimary { return true }
+        guard election == .bully else {
+            throw UsageError("one of --primary, --backup, --join and --election bully is needed")
+        }
+        if arguments.isSet("--peer") {
+            throw UsageError("with --peer say --primary or --backup, or use --join")
+        }
+        return true
+    }
+
+    /// Where to look for the service; none for a server that begins a group.
+    private static func peers(
+        _ arguments: ParsedArguments, _ election: Election, defaultPort: Int
+    ) throws(UsageError) -> [Address] {
+        if arguments.isSet("--join") {
+            return try arguments.addresses("--join", default: "").map {
+                Address(host: $0.host, port: $0.port)
+            }
+        }
+        let isPair = arguments.isSet("--primary") || arguments.isSet("--backup")
+        guard isPair || arguments.isSet("--peer") || election == .sticky else { return [] }
+        let peer = try arguments.address("--peer", default: "127.0.0.1:\(defaultPort)")
+        return [Address(host: peer.host, port: peer.port)]
     }
 
     /// What a replacement backup is started with, so that it can take over in every respect. The

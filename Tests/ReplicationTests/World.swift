@@ -19,6 +19,8 @@ struct World {
     /// What was executed, by op: the same everywhere.
     private var history: [OpNumber: Entry] = [:]
     private var joins: UInt64 = 0
+    /// Of the replicas that are added from now on.
+    private var election = Election.sticky
     private(set) var output: [String] = []
 
     /// Carries out one line of a trace and gives what happened.
@@ -27,6 +29,7 @@ struct World {
         let words = line.split(separator: " ").map(String.init)
         let numbers = words.dropFirst().map { UInt64($0, radix: 16) ?? 0 }
         switch words[0] {
+        case "election": election = Election(rawValue: words[1]) ?? .sticky
         case "replica":
             let host = words.count > 2 ? numbers[1] : 1
             add(numbers[0], host: host)
@@ -89,7 +92,7 @@ struct World {
         replicas.append(
             Replica(
                 me: me, timing: Timing(suspectTicks: 50, beatTicks: 10), membersMax: 3,
-                seed: number))
+                election: election, seed: number))
     }
 
     private mutating func both(_ pair: [UInt64], _ event: (Instance) -> Replica.Event) {
@@ -231,6 +234,9 @@ struct World {
         case .restore(let op, _): output.append("\(number) restore through \(op)")
         case .truncated(let op): output.append("\(number) truncated after \(op)")
         case .joinFailed(let reason, _): output.append("\(number) join failed: \(reason)")
+        case .leaderFailed(let leader): output.append("\(number) leader \(leader.id) failed")
+        case .electionBegan(let initiator):
+            output.append("\(number) runs an election by \(initiator?.id ?? 0)")
         case .stalled(let reason): output.append("\(number) stalled: \(reason)")
         case .stop: output.append("\(number) stop")
         }
@@ -273,7 +279,7 @@ struct World {
         case .join(let join, _): "join \(join)"
         case .state: "state"
         case .commit, .confirm, .prepareOK, .confirmOK, .attach, .witnesses, .seek, .outbid,
-            .accepted, .learnOK, .joinRefused, .leave, .stop, .beat, .relay:
+            .accepted, .learnOK, .joinRefused, .election, .electionOK, .leave, .stop, .beat, .relay:
             message.fields.map { String(decoding: $0, as: UTF8.self) }.joined(separator: " ")
         }
     }

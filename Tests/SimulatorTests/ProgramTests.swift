@@ -55,7 +55,9 @@ import Testing
     }
 
     @Test func failureNamesSeedRuleAndCommand() throws {
-        let broken = ["--breakage", "tailTrusted", "--from", "1", "--seeds", "500"]
+        let broken = [
+            "--breakage", "tailTrusted", "--election", "sticky", "--from", "1", "--seeds", "500",
+        ]
         let result = try Self.run(broken)
         #expect(result.code == 1, "a safety rule: \(result.err.suffix(300))")
         #expect(result.err.contains("breaks 'one history'"))

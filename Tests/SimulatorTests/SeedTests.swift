@@ -19,14 +19,21 @@ import Testing
     static let bugs = lines("bugs.txt")
     static let breakages = lines("breakages.txt")
 
-    private static func run(_ words: [String], breakage: Breakage?) throws -> Simulation.Outcome {
+    private static func run(_ words: [String], election: Election? = nil, breakage: Breakage?)
+        throws -> Simulation.Outcome
+    {
         let seed = try #require(UInt64(words[1]))
         let shape = words[2] == "any" ? nil : Shape(rawValue: words[2])
-        return Simulation(Simulation.Options(seed: seed, shape: shape, breakage: breakage)).run()
+        let options = Simulation.Options(
+            seed: seed, shape: shape, election: election, breakage: breakage)
+        return Simulation(options).run()
     }
 
     @Test(arguments: bugs) func noBugComesBack(words: [String]) throws {
-        let outcome = try Self.run(words, breakage: nil)
+        // Found when there were no groups but sticky ones.
+        let election = words.count > 3 ? Election(rawValue: words[3]) : nil
+        #expect((election != nil) == (words.count > 3))
+        let outcome = try Self.run(words, election: election, breakage: nil)
         #expect(outcome.violation == nil, "\(words): \(outcome.violation?.text ?? "")")
     }
 
@@ -67,7 +74,8 @@ import Testing
             Coverage.Item.primaryKilled, .backupKilled, .primaryPaused, .linkHeld, .linkReset,
             .clientKilled, .switchover, .primaryTookOver, .handedOver, .learnerAdmitted,
             .memberExcluded, .stepDown, .truncated, .relayUsed, .backToDirect, .callRepeated,
-            .heldBallotProposed, .readAnswered, .ambush,
+            .heldBallotProposed, .readAnswered, .ambush, .leaderFailed, .electionBegan,
+            .electionSummoned, .electionAnswered, .handedOverToHigher, .lowerTookOver,
         ] {
             #expect(coverage[item] > 0, "\(item.name) never happened")
         }

@@ -117,6 +117,7 @@ private func commands(in bytes: [UInt8], splitAt cut: Int) -> [[[UInt8]]]? {
             .state(
                 JoinID(5), view: view, op: OpNumber(4), piece: 1, pieces: 2, bytes: [0, 13, 10]),
             .learnOK(JoinID(5), op: OpNumber(4)), .joinRefused(JoinID(5), reason: "place taken"),
+            .election(view: number, id: other.id), .electionOK(view: number),
             .leave(Instance(3)), .stop, .beat(view: number),
             .relay(RelayFrame(from: Instance(3), to: Instance(4), path: 7, .open)),
             .relay(RelayFrame(from: Instance(3), to: Instance(4), path: 7, .accept)),

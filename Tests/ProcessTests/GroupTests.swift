@@ -1,0 +1,330 @@
+import Foundation
+import Testing
+
+/// A group of servers that the one with the highest id leads, on ports of its own.
+private final class ServerGroup {
+    let cluster: Cluster
+    /// By id.
+    private(set) var ports: [Int: UInt16] = [:]
+
+    init(_ cluster: Cluster, ids: [Int]) throws {
+        self.cluster = cluster
+        for (id, port) in zip(ids, try Cluster.freePorts(ids.count)) { ports[id] = port }
+    }
+
+    var addresses: String {
+        ports.values.sorted().map { "127.0.0.1:\($0)" }.joined(separator: ",")
+    }
+
+    /// The first begins the group; the others join through any member that answers.
+    @discardableResult
+    func start(_ id: Int, isFirst: Bool = false, _ flags: [String] = []) throws -> Process {
+        let join = isFirst ? [] : ["--join", addresses]
+        return try cluster.start(
+            "s\(id)", "pollsrv",
+            ["--listen", "127.0.0.1:\(port(id))", "--id", "\(id)", "--election", "bully"]
+                + ["--heartbeat", "100ms"] + join + flags)
+    }
+
+    func port(_ id: Int) -> UInt16 { ports[id] ?? 0 }
+
+    func kill(_ id: Int, _ signal: Int32 = SIGKILL) {
+        guard let process = cluster.processes["s\(id)"] else { return }
+        Foundation.kill(process.processIdentifier, signal)
+    }
+
+    /// The lines on stderr that hold `words`, from the first on.
+    func lines(_ id: Int, _ words: String) -> [String] {
+        cluster.said("s\(id)", "err").split(separator: "\n").map(String.init)
+            .filter { $0.contains(words) }
+    }
+
+    /// Waits until `id` leads a view of exactly `members`.
+    func waitFor(leader id: Int, members: Int, within seconds: Double = 10) throws {
+        _ = try cluster.eventually("\(id) to lead \(members)", within: seconds) { () -> Bool? in
+            guard let info = try? cluster.info(port(id)), info["mode"] == "primary",
+                info["members"]?.split(separator: ",").count == members
+            else { return nil }
+            return true
+        }
+    }
+
+    /// The parts of a server's stderr in which it speaks of elections, in order.
+    func story(_ id: Int) -> [String] {
+        cluster.said("s\(id)", "err").split(separator: "\n").compactMap { line in
+            let words = ["Server ", "is running an election", "Election completed", "Heartbeat to"]
+            guard words.contains(where: { line.contains($0) }),
+                let colon = line.range(of: "primary: ") ?? line.range(of: "backup: ")
+            else { return nil }
+            return String(line[colon.upperBound...])
+        }
+    }
+}
+
+extension ProcessSuite {
+    @Suite(.serialized) struct Groups {
+        private func with(_ ids: [Int], _ body: (Cluster, ServerGroup) throws -> Void) throws {
+            let cluster = try Cluster()
+            defer { cluster.end() }
+            try body(cluster, ServerGroup(cluster, ids: ids))
+        }
+
+        private static let votes = ["--voters", "2", "--votes", "1000000", "--interval", "5ms"]
+        private static let voters = ["ann", "bob"]
+
+        private func startVoters(_ cluster: Cluster, _ group: ServerGroup) throws {
+            for name in Self.voters {
+                try cluster.start(
+                    name, "pollclient",
+                    ["--servers", group.addresses, "--name", name, "--log", cluster.log(name)])
+            }
+        }
+
+        private func waitForVotes(_ cluster: Cluster, more: Int = 10) throws {
+            let count = (Self.voters.map { cluster.lines($0).count }.max() ?? 0) + more
+            _ = try cluster.eventually("\(count) results in every log") {
+                Self.voters.allSatisfy { cluster.lines($0).count >= count } ? true : nil
+            }
+        }
+
+        @Test func lowerIDJoins() throws {
+            try with([20, 10]) { (cluster, group) throws in
+                try group.start(20, isFirst: true)
+                try group.waitFor(leader: 20, members: 1)
+                #expect(
+                    group.story(20) == [
+                        "Server 20 started", "20 is running an election initiated by 0",
+                        "Election completed. Group Leader: 20",
+                    ])
+                try group.start(10)
+                try group.waitFor(leader: 20, members: 2)
+                _ = try cluster.eventually("10 to know its leader") {
+                    group.story(10).count == 3 ? true : nil
+                }
+                usleep(600_000)
+                #expect(
+                    group.story(10) == [
+                        "Server 10 started", "10 is running an election initiated by 0",
+                        "Election completed. Group Leader: 20",
+                    ])
+                #expect(group.story(20).count == 3)
+                try group.waitFor(leader: 20, members: 2)
+            }
+        }
+
+        /// Under load: no vote is lost or doubled by the hand-over.
+        @Test func highestIDJoins() throws {
+            try with([10, 20, 30]) { (cluster, group) throws in
+                try group.start(10, isFirst: true, Self.votes)
+                try group.waitFor(leader: 10, members: 1)
+                try startVoters(cluster, group)
+                try waitForVotes(cluster)
+                try group.start(30)
+                try group.waitFor(leader: 30, members: 2)
+                try waitForVotes(cluster)
+                try group.start(20)
+                try group.waitFor(leader: 30, members: 3)
+                try waitForVotes(cluster)
+                let leader = "Election completed. Group Leader: "
+                #expect(group.story(10).suffix(2) == [leader + "10", leader + "30"])
+                #expect(group.story(30).suffix(2) == [leader + "10", leader + "30"])
+                #expect(group.story(20).last == leader + "30")
+                for name in Self.voters { cluster.processes[name]?.terminate() }
+                for name in Self.voters { #expect(try cluster.waitForExit(name) == 0) }
+                cluster.checkLogs(Self.voters, atLeast: 30, ballots: Self.voters.count)
+            }
+        }
+
+        @Test func leaderIsKilled() throws {
+            try with([10, 20, 30]) { (cluster, group) throws in
+                try group.start(30, isFirst: true, Self.votes)
+                try group.start(10)
+                try group.start(20)
+                try group.waitFor(leader: 30, members: 3)
+                try startVoters(cluster, group)
+                try waitForVotes(cluster)
+                let before = Date()
+                group.kill(30)
+                try group.waitFor(leader: 20, members: 2)
+                // By proof of its end, not by silence: that would take 500 ms.
+                #expect(Date().timeIntervalSince(before) < 0.4)
+                try waitForVotes(cluster)
+                for id in [10, 20] {
+                    let story = group.story(id).suffix(3)
+                    #expect(story.first == "Heartbeat to group leader 30 failed")
+                    #expect(story.last == "Election completed. Group Leader: 20")
+                    #expect(group.lines(id, "Heartbeat to group leader").count == 1)
+                }
+                #expect(group.lines(10, "10 is running an election initiated by 0").count == 2)
+                let elections = group.lines(20, "20 is running an election initiated by")
+                #expect(elections.count == 2)
+                #expect(group.lines(10, "mode is now primary").isEmpty)
+                for name in Self.voters { cluster.processes[name]?.terminate() }
+                for name in Self.voters { #expect(try cluster.waitForExit(name) == 0) }
+                cluster.checkLogs(Self.voters, atLeast: 20, ballots: Self.voters.count)
+            }
+        }
+
+        /// Every member knows at once; the leader drops it, and there is nothing to elect.
+        @Test func backupIsKilled() throws {
+            try with([10, 20, 30]) { (cluster, group) throws in
+                try group.start(30, isFirst: true)
+                try group.start(10)
+                try group.start(20)
+                try group.waitFor(leader: 30, members: 3)
+                for id in [10, 20, 30] {
+                    _ = try cluster.eventually("two links at \(id)") {
+                        try cluster.info(group.port(id))["connections"] == "3" ? true : nil
+                    }
+                }
+                let stories = [20, 30].map { group.story($0) }
+                group.kill(10)
+                try group.waitFor(leader: 30, members: 2, within: 0.4)
+                for id in [20, 30] {
+                    _ = try cluster.eventually("\(id) to know", within: 0.4) {
+                        group.lines(id, "the process of replica 10 ").isEmpty ? nil : true
+                    }
+                }
+                #expect([20, 30].map { group.story($0) } == stories)
+            }
+        }
+
+        /// Each with each, by a link and by heartbeats; and none of it is made again and again.
+        @Test func allAreConnected() throws {
+            try with([20, 10, 40, 30]) { (cluster, group) throws in
+                try group.start(20, isFirst: true)
+                for id in [10, 40, 30] { try group.start(id) }
+                try group.waitFor(leader: 40, members: 4)
+                for id in [10, 20, 30, 40] {
+                    // Three links, and the one that asks; the heartbeats' are not counted.
+                    _ = try cluster.eventually("three links at \(id)") {
+                        try cluster.info(group.port(id))["connections"] == "4" ? true : nil
+                    }
+                }
+                let clients = try group.ports.values.map { try RawClient($0) }
+                let before = try clients.map { try $0.ask("CLIENT ID") }
+                usleep(1_000_000)
+                for (port, number) in zip(group.ports.values, before) {
+                    guard case .number(let last) = number else { throw Trouble("\(number)") }
+                    #expect(try RawClient(port).ask("CLIENT ID") == .number(last + 1))
+                }
+                // Longer than heartbeat x misses: the backups have heard each other, or the next view
+                // would leave some out.
+                let view = try cluster.info(group.port(40))["view"].flatMap { Int($0) } ?? 0
+                group.kill(40)
+                try group.waitFor(leader: 30, members: 3)
+                #expect(try cluster.info(group.port(30))["view"] == "\(view + 1)")
+            }
+        }
+
+        /// Without any client to witness, on one host.
+        @Test func fourOfFiveAreKilled() throws {
+            let ids = [30, 10, 50, 20, 40]
+            try with(ids) { (cluster, group) throws in
+                try group.start(30, isFirst: true)
+                try group.waitFor(leader: 30, members: 1)
+                for id in ids.dropFirst() { try group.start(id) }
+                try group.waitFor(leader: 50, members: 5)
+                var alive = ids.sorted()
+                var opened = 0
+                while let leader = alive.popLast() {
+                    try group.waitFor(leader: leader, members: alive.count + 1)
+                    opened += 1
+                    let client = try RawClient(group.port(leader))
+                    #expect(try client.ask("VOTE.OPEN q\(opened) ROLL open") == .number(opened))
+                    if alive.isEmpty {
+                        let list = "\(try client.ask("VOTE.LIST COUNT 100"))"
+                        for number in 1...5 { #expect(list.contains("q\(number)"), "\(list)") }
+                    } else {
+                        group.kill(leader)
+                    }
+                }
+                #expect(opened == 5)
+            }
+        }
+
+        /// Two of three at once: the last one cannot know what they may have decided without it.
+        @Test func twoOfThreeAtOnceIsTooMuch() throws {
+            try with([10, 20, 30]) { (cluster, group) throws in
+                try group.start(30, isFirst: true)
+                try group.start(10)
+                try group.start(20)
+                try group.waitFor(leader: 30, members: 3)
+                group.kill(10, SIGSTOP)
+                group.kill(30)
+                group.kill(20)
+                group.kill(10, SIGCONT)
+                _ = try cluster.eventually("10 to say what it waits for") {
+                    let words = "view 4 needs 2 of 3 electors, 1 answered"
+                    return group.lines(10, words).isEmpty ? nil : true
+                }
+                usleep(500_000)
+                #expect(try cluster.info(group.port(10))["mode"] == "backup")
+            }
+        }
+
+        @Test func stoppedMembersComeBack() throws {
+            try with([10, 20, 30]) { (cluster, group) throws in
+                try group.start(30, isFirst: true)
+                try group.start(10)
+                try group.start(20)
+                try group.waitFor(leader: 30, members: 3)
+                group.kill(10, SIGSTOP)
+                try group.waitFor(leader: 30, members: 2)
+                group.kill(10, SIGCONT)
+                try group.waitFor(leader: 30, members: 3)
+                group.kill(30, SIGSTOP)
+                try group.waitFor(leader: 20, members: 2)
+                let client = try RawClient(group.port(20))
+                #expect(try client.ask("VOTE.OPEN meanwhile ROLL open") == .number(1))
+                group.kill(30, SIGCONT)
+                try group.waitFor(leader: 30, members: 3)
+                let list = try RawClient(group.port(30)).ask("VOTE.LIST COUNT 100")
+                #expect("\(list)".contains("meanwhile"))
+                #expect(group.lines(30, "Group Leader: 20").count == 1)
+                #expect(group.story(30).last == "Election completed. Group Leader: 30")
+            }
+        }
+
+        /// The leader that ends in an orderly way is not handed the service back.
+        @Test func leaderLeaves() throws {
+            try with([10, 20, 30]) { (cluster, group) throws in
+                try group.start(30, isFirst: true, Self.votes)
+                try group.start(10)
+                try group.start(20)
+                try group.waitFor(leader: 30, members: 3)
+                try startVoters(cluster, group)
+                try waitForVotes(cluster)
+                let leader = try #require(cluster.processes["s30"])
+                leader.terminate()
+                #expect(try cluster.waitForExit("s30", within: 2) == 0)
+                try group.waitFor(leader: 20, members: 2)
+                #expect(group.lines(20, "Group Leader: 20").count == 1)
+                try waitForVotes(cluster)
+                // It comes back with the command line that it had joined by.
+                try group.start(30)
+                try group.waitFor(leader: 30, members: 3)
+                try waitForVotes(cluster)
+                for name in Self.voters { cluster.processes[name]?.terminate() }
+                for name in Self.voters { #expect(try cluster.waitForExit(name) == 0) }
+                cluster.checkLogs(Self.voters, atLeast: 20, ballots: Self.voters.count)
+            }
+        }
+
+        @Test(arguments: [
+            ("--primary --join 127.0.0.1:1", "--join makes this server a backup"),
+            ("--join 127.0.0.1:1 --peer 127.0.0.1:2", "give one of them"),
+            ("--join 127.0.0.1", "addresses HOST:PORT,HOST:PORT are needed"),
+            ("--election bully --peer 127.0.0.1:1", "say --primary or --backup, or use --join"),
+            ("--election ring", "must be one of sticky, bully"),
+            ("--primary --backup", "not both"),
+            ("--id 7", "one of --primary, --backup, --join and --election bully is needed"),
+        ]) func wrongFlags(flags: String, words: String) throws {
+            let cluster = try Cluster()
+            defer { cluster.end() }
+            try cluster.start("s", "pollsrv", flags.split(separator: " ").map(String.init))
+            #expect(try cluster.waitForExit("s") == 64)
+            #expect(cluster.said("s", "err").contains(words), "\(cluster.words)")
+        }
+    }
+}
