@@ -15,6 +15,7 @@ let package = Package(
     products: [
         .executable(name: "pollsrv", targets: ["pollsrv"]),
         .executable(name: "pollclient", targets: ["pollclient"]),
+        .executable(name: "reserveclient", targets: ["reserveclient"]),
         .executable(name: "pollctl", targets: ["pollctl"]),
         .executable(name: "pollsim", targets: ["pollsim"]),
         .library(name: "PollClient", targets: ["Client"]),
@@ -35,7 +36,7 @@ let package = Package(
             swiftSettings: strict + [.enableExperimentalFeature("Lifetimes")]),
         .target(
             name: "Client",
-            dependencies: ["Wire", "Replication", "Linux"],
+            dependencies: ["Wire", "Replication", "Services", "Linux"],
             swiftSettings: strict),
         .executableTarget(
             name: "pollsrv",
@@ -45,6 +46,9 @@ let package = Package(
             name: "pollclient",
             dependencies: ["Client", "Arguments", "Linux", "Wire"], swiftSettings: strict),
         .executableTarget(
+            name: "reserveclient",
+            dependencies: ["Client", "Arguments", "Linux", "Wire"], swiftSettings: strict),
+        .executableTarget(
             name: "pollctl",
             dependencies: ["Client", "Wire", "Linux", "Arguments"],
             swiftSettings: strict),
@@ -52,19 +56,23 @@ let package = Package(
             name: "pollsim",
             dependencies: ["Simulator", "Replication", "Linux", "Arguments"],
             swiftSettings: strict),
+        .testTarget(
+            name: "ServicesTests", dependencies: ["Services", "Wire"], swiftSettings: strict),
         .testTarget(name: "WireTests", dependencies: ["Wire"], swiftSettings: strict),
         .testTarget(
             name: "ReplicationTests", dependencies: ["Replication", "Services", "Wire"],
             swiftSettings: strict),
         .testTarget(
-            name: "ClientTests", dependencies: ["Client", "Linux", "Replication", "Wire"],
+            name: "ClientTests",
+            dependencies: ["Client", "Linux", "Replication", "Services", "Wire"],
             swiftSettings: strict),
         .testTarget(
             name: "SimulatorTests", dependencies: ["Simulator", "Replication", "pollsim"],
             swiftSettings: strict),
         // Drives the programs from outside; it needs them built, and imports nothing of them.
         .testTarget(
-            name: "ProcessTests", dependencies: ["pollsrv", "pollclient", "pollctl"],
+            name: "ProcessTests",
+            dependencies: ["pollsrv", "pollclient", "reserveclient", "pollctl"],
             swiftSettings: strict),
     ],
     swiftLanguageModes: [.v6]

@@ -43,8 +43,8 @@ final class Connection {
         return true
     }
 
-    func enqueue(_ command: VoterCommand) {
-        command.encode(into: &output)
+    func enqueue(_ encode: (inout [UInt8]) -> Void) {
+        encode(&output)
     }
 
     /// Hands the kernel what it takes.

@@ -1,24 +1,33 @@
 import Linux
 
-/// Standard input as lines, read without ever keeping the loop waiting. What is typed at a terminal
-/// is an answer to what stands there, so it is read at once and dropped if nothing was asked; a
-/// file or pipe waits until it is asked for.
+/// Standard input as lines, read without ever keeping the loop waiting.
 struct TypedLines {
-    private static let fd: CInt = 0
-    private static let lineBytesMax = 64 << 10
+    static let fd: CInt = 0
 
     let isTerminal = Terminal.isTerminal(TypedLines.fd)
+    /// What is typed as an answer to what stands at the terminal is read at once and dropped if
+    /// nothing was asked; all other input waits until it is asked for.
+    private let readsAhead: Bool
+    private let lineBytesMax: Int
     private var buffer: [UInt8] = []
+    /// The beginning of the line in the buffer was too much and is gone; so goes the rest.
+    private var isOverflowing = false
     private var hasEnded = false
     private var isWatched = false
     /// Plain files are always ready and refused by epoll.
     private var isPollable = true
 
+    /// Lines of more than `lineBytesMax` bytes, without their end, are not delivered.
+    init(readsAhead: Bool, lineBytesMax: Int = 64 << 10) {
+        self.readsAhead = readsAhead
+        self.lineBytesMax = lineBytesMax
+    }
+
     static func isInput(_ fd: CInt) -> Bool { fd == Self.fd }
 
     /// Watches the input as long as somebody wants to know.
     mutating func watch(_ poller: borrowing Poller, isAsking: Bool) {
-        let isWanted = isPollable && !hasEnded && (isAsking || isTerminal)
+        let isWanted = isPollable && !hasEnded && (isAsking || readsAhead)
         guard isWanted != isWatched else { return }
         if isWanted {
             do {
@@ -40,7 +49,8 @@ struct TypedLines {
         switch chunk.withUnsafeMutableBytes({ IO.read(Self.fd, into: $0) }) {
         case .bytes(let count):
             buffer.append(contentsOf: chunk[..<count])
-            if buffer.count > Self.lineBytesMax, !buffer.contains(UInt8(ascii: "\n")) {
+            if buffer.count > lineBytesMax, !buffer.contains(UInt8(ascii: "\n")) {
+                isOverflowing = true
                 buffer.removeAll()
             }
         case .wouldBlock: break
@@ -51,6 +61,8 @@ struct TypedLines {
 
     enum Next {
         case line(String)
+        /// A line that was too long; it is gone.
+        case tooLong
         case ended
         case nothing
     }
@@ -58,15 +70,19 @@ struct TypedLines {
     mutating func next() -> Next {
         while !isPollable, !hasEnded, !buffer.contains(UInt8(ascii: "\n")) { read() }
         if let end = buffer.firstIndex(of: UInt8(ascii: "\n")) {
-            let line = String(decoding: buffer[..<end], as: UTF8.self)
-            buffer.removeFirst(end + 1)
-            return .line(line)
+            defer { buffer.removeFirst(end + 1) }
+            return take(buffer[..<end])
         }
         guard hasEnded else { return .nothing }
-        guard !buffer.isEmpty else { return .ended }
+        guard !buffer.isEmpty || isOverflowing else { return .ended }
         // The last line of a file need not have an end.
-        let line = String(decoding: buffer, as: UTF8.self)
-        buffer = []
-        return .line(line)
+        defer { buffer = [] }
+        return take(buffer[...])
+    }
+
+    private mutating func take(_ line: ArraySlice<UInt8>) -> Next {
+        let isTooLong = isOverflowing || line.count > lineBytesMax
+        isOverflowing = false
+        return isTooLong ? .tooLong : .line(String(decoding: line, as: UTF8.self))
     }
 }

@@ -9,6 +9,14 @@ package enum Clock {
         return UInt64(time.tv_sec) &* 1_000_000_000 &+ UInt64(time.tv_nsec)
     }
 
+    /// As `monotonicNanoseconds`, and it goes on while the machine sleeps: for what was promised
+    /// to last only so long.
+    package static func bootNanoseconds() -> UInt64 {
+        var time = timespec()
+        clock_gettime(CLOCK_BOOTTIME, &time)
+        return UInt64(time.tv_sec) &* 1_000_000_000 &+ UInt64(time.tv_nsec)
+    }
+
     /// Milliseconds since 1970; for people and for stamps, never for a timeout.
     package static func wallMilliseconds() -> UInt64 {
         var time = timespec()

@@ -49,4 +49,12 @@ package enum Breakage: String, CaseIterable, Sendable {
     case highestIgnored
     /// A primary announces a vote's result when it decides to close it.
     case announcedTooEarly
+    /// A reservation does not wait for the caches that show its room.
+    case leaseNotAwaited
+    /// A new primary does not wait for its predecessor's leases to end.
+    case takeoverNotAwaited
+    /// A lease is given without asking the backups whether the view stands.
+    case leaseUnconfirmed
+    /// What is about to change may be cached.
+    case leaseWhileWriting
 }

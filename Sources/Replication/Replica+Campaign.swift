@@ -240,10 +240,22 @@ extension Replica {
                 "view \(view.number.next) needs \(view.majority) of \(view.electorate.count) "
                 + "electors, \(answered) answered"
             outbox.effects.append(.stalled(reason: reason))
+            askAround(current.attempt, into: &outbox)
             // A backup whose reason is gone leaves it; after PROPOSE there is no way back.
             endCampaign()
         } else {
             sendCampaign(into: &outbox)
+        }
+    }
+
+    /// The electors may all have gone on, and have no reason to look for this replica. Any other
+    /// that is connected and knows a later view answers with that.
+    private func askAround(_ attempt: Attempt, into outbox: inout Outbox) {
+        guard let view else { return }
+        for instance in links where !view.electorate.contains(instance) {
+            let seek = Message.seek(
+                number: view.number.next, attempt: attempt, isViewOver: false)
+            outbox.send.append(Envelope(to: instance, seek))
         }
     }
 

@@ -75,6 +75,9 @@ package struct Sessions: Equatable, Sendable {
             case .error(let text):
                 writer.add(2)
                 writer.add(Array(text.utf8))
+            case .text(let text):
+                writer.add(3)
+                writer.add(Array(text.utf8))
             }
         }
     }
@@ -89,6 +92,7 @@ package struct Sessions: Equatable, Sendable {
             case 0: reply = .ok
             case 1: reply = try .integer(Int64(bitPattern: reader.number()))
             case 2: reply = try .error(String(decoding: reader.string(), as: UTF8.self))
+            case 3: reply = try .text(String(decoding: reader.string(), as: UTF8.self))
             default: throw DecodeError("bad reply in snapshot")
             }
             guard places.updateValue(sessions.count, forKey: client) == nil else {

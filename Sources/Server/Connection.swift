@@ -47,6 +47,12 @@ final class Connection {
         didSet { if let witness { lastWitness = witness } }
     }
     private(set) var lastWitness: Instance?
+    /// The client caches answers and is told when they are void.
+    var isTracking = false
+    /// The command just seen waits for other clients' caches; it has not been carried out.
+    var isGated = false
+    /// Not read before this moment (monotonic nanoseconds).
+    var readAfter: UInt64 = 0
     /// The client is about to go and is not to be chosen any more.
     var isWitnessLeaving = false
     /// What goes to another replica goes through this client.

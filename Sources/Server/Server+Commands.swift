@@ -76,6 +76,10 @@ extension Server {
             voteCommand(verb, arguments, connection)
             return
         }
+        if verb.hasPrefix("ROOM.") {
+            roomCommand(verb, arguments, connection)
+            return
+        }
         switch verb {
         case "HELLO": helloCommand(arguments, connection)
         case "VIEW": viewCommand(arguments, connection)
@@ -106,6 +110,7 @@ extension Server {
     func reply(_ connection: Connection, _ body: (inout [UInt8]) -> Void) {
         if connection.pending == 0 {
             connection.write(body)
+            noteReply(connection)
             markDirty(connection)
             return
         }
@@ -167,16 +172,18 @@ extension Server {
         var words: [[UInt8]] = []
         for index in 3..<arguments.count { words.append(arguments.array(index)) }
         let verb = arguments.word(3)
-        let command: PollCommand
-        do {
-            command = try pollCommand(verb, Array(words.dropFirst()))
-        } catch {
-            replyError(connection, error.text)
+        let call = Request.Call(client: client, sequence: sequence)
+        if verb.hasPrefix("ROOM.") {
+            roomCall(call, verb, Array(words.dropFirst()), connection)
             return
         }
-        let call = Request.Call(client: client, sequence: sequence)
-        batch.append(Request(call: call, command: command.encode()))
-        wait(connection, .request)
+        do {
+            let command = try pollCommand(verb, Array(words.dropFirst()))
+            batch.append(Request(call: call, command: command.encode()))
+            wait(connection, .request)
+        } catch {
+            replyError(connection, error.text)
+        }
     }
 
     // MARK: Witnesses

@@ -56,6 +56,7 @@ extension Server {
         guard !batch.isEmpty else { return }
         let turn = batch
         batch.removeAll()
+        leases.proposed(through: base + UInt64(turn.count))
         step(.propose(turn, time: Clock.wallMilliseconds()))
     }
 
@@ -65,6 +66,7 @@ extension Server {
         turnWaiters = []
         turnHasReads = false
         batch.removeAll()
+        leases.refused()
         for waiter in list { refuse(waiter, redirectError) }
     }
 
@@ -88,15 +90,22 @@ extension Server {
     }
 
     private func execute(_ entry: Entry) {
-        var effects: [Polls.Effect] = []
+        var effects: [ServiceSet.Effect] = []
         executor.execute(entry, effects: &effects) { op, reply in
             guard let connection = waiters.answer(op.rawValue, reply) else { return }
             connection.pending -= 1
             connection.write { reply.encode(into: &$0) }
+            noteReply(connection)
             markDirty(connection)
         }
-        for effect in effects { tell(effect) }
-        held.prune(executor.service)
+        leases.executed(through: executor.op.rawValue)
+        for effect in effects {
+            switch effect {
+            case .polls(let effect): tell(effect)
+            case .rooms(let effect): tell(effect)
+            }
+        }
+        held.prune(executor.service.polls)
     }
 
     /// Sends the replies whose time has come.
@@ -119,6 +128,7 @@ extension Server {
             case .bytes(let bytes): connection.write(bytes)
             case .request, .join: preconditionFailure("op \(waiter.op) was executed unanswered")
             }
+            noteReply(connection)
             markDirty(connection)
             // Not only at the turn's end: many large answers at once would hold the loop up.
             if connection.isOutputFull { dropUnread(connection) }
@@ -167,10 +177,12 @@ extension Server {
         sayLeader(of: view)
         if !isPrimary { refuseReads() }
         joining.onEntered()
+        let wasLeading = driver.isLeading
         onViewForDriver(isPrimary: isPrimary)
         updateLinks()
         updatePaths()
         pushView(view)
+        onViewForRooms(view, wasLeading: wasLeading)
         onEnteredForRestart(view)
         if stopping != nil { continueLeaving() }
     }
@@ -199,6 +211,7 @@ extension Server {
         refuseReads()
         refuseWaiters()
         pushView(view)
+        forgetTrackers()
         stopReplacement("this replica no longer leads")
         if stopping != nil {
             exitCode = 0

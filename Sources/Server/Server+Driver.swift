@@ -89,7 +89,7 @@ extension Server {
             driver.absentSeconds = []
             remindVoters()
         }
-        let ballots = held.takeAll(executor.service)
+        let ballots = held.takeAll(executor.service.polls)
         if !ballots.isEmpty { log.info("proposing \(ballots.count) ballots that were held here") }
         for ballot in ballots {
             let command = PollCommand.castByName(
@@ -100,7 +100,7 @@ extension Server {
 
     /// After a snapshot: deadlines run from now, as this replica knows no better.
     func restartClocks() {
-        driver.openedAt = executor.service.openVotes.map { ($0, now) }
+        driver.openedAt = executor.service.polls.openVotes.map { ($0, now) }
         driver.closedAt = now
     }
 
@@ -117,7 +117,7 @@ extension Server {
     func drive() {
         driver.isDirty = false
         guard replica.acceptsRequests else { return }
-        let polls = executor.service
+        let polls = executor.service.polls
         for (vote, at) in driver.openedAt {
             let deadline = polls.deadline(vote)
             guard deadline > 0, now >= at + deadline * 1_000_000,
@@ -141,7 +141,7 @@ extension Server {
     /// A voter without a connection for long is taken off the roll: nobody is to wait for it.
     private func checkAbsences() {
         guard replica.acceptsRequests else { return }
-        let polls = executor.service
+        let polls = executor.service.polls
         let secondsMax = UInt32(Self.absenceGraceNanoseconds(settings) / 1_000_000_000)
         while driver.absentSeconds.count < polls.voters.count { driver.absentSeconds.append(0) }
         for place in polls.voters.indices {

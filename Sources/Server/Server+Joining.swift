@@ -222,6 +222,9 @@ extension Server {
         log.info("beginning a new service \(id): \(reason)")
         restart.nextSpawn = now + Restart.graceNanoseconds
         step(.create)
+        if let catalogue = settings.catalogue {
+            batch.append(Request(command: RoomCommand.catalogue(catalogue).encode()))
+        }
         if let plan = settings.plan {
             batch.append(Request(command: PollCommand.plan(plan).encode()))
         }

@@ -119,12 +119,14 @@ extension Server {
             let text = section == "pollsrv" ? statusText : "# pollsrv\r\n" + statusText
             reply(connection) { RESP.bulk(text, into: &$0) }
         case "QUIT":
+            stopTracking(connection)
             replyOK(connection)
             connection.isClosing = connection.pending == 0
             connection.closesWhenAnswered = true
         case "RESET":
             leaveVoter(connection)
             removeWitness(connection)
+            stopTracking(connection)
             connection.name = ""
             reply(connection) { RESP.simple("RESET", into: &$0) }
             connection.version = .resp2
@@ -138,7 +140,7 @@ extension Server {
 
     private func clientCommand(_ arguments: borrowing CommandArguments, _ connection: Connection) {
         guard arguments.count > 1 else {
-            return replyArity(connection, "CLIENT ID|SETNAME|GETNAME|SETINFO")
+            return replyArity(connection, "CLIENT ID|SETNAME|GETNAME|SETINFO|TRACKING")
         }
         switch arguments.word(1) {
         case "ID": reply(connection) { RESP.integer(Int64(connection.number), into: &$0) }
@@ -147,6 +149,7 @@ extension Server {
             guard arguments.count == 3 else { return replyArity(connection, "CLIENT SETNAME name") }
             connection.name = String(arguments.text(2).prefix(64))
             replyOK(connection)
+        case "TRACKING": trackingCommand(arguments, connection)
         case "GETNAME":
             let name = connection.name
             reply(connection) { RESP.bulk(name, into: &$0) }
@@ -158,7 +161,7 @@ extension Server {
     private var statusText: String {
         var lines: [(String, String)] = []
         let view = replica.isMember || replica.status == .learning ? replica.view : nil
-        let polls = executor.service
+        let polls = executor.service.polls
         lines.append(("service", service?.description ?? ""))
         let isIn = replica.isMember
         lines.append(("mode", isPrimary ? "primary" : isIn ? "backup" : "joining"))

@@ -26,7 +26,7 @@ extension Server {
                 replyError(connection, text)
                 return
             }
-            let command = executor.service.voterPlace(name).map { place in
+            let command = executor.service.polls.voterPlace(name).map { place in
                 PollCommand.cast(vote: vote, voter: UInt64(place), choice: choice)
             }
             batch.append(
@@ -77,7 +77,7 @@ extension Server {
             return
         }
         let isKept = held.keep(
-            HeldBallot(vote: vote, voter: voter, choice: choice), executor.service)
+            HeldBallot(vote: vote, voter: voter, choice: choice), executor.service.polls)
         if isKept {
             reply(connection) { $0.append(contentsOf: RESP.held) }
         } else {
@@ -109,7 +109,8 @@ extension Server {
             return .castByName(
                 vote: vote, voter: arguments[1], choice: word == "yes" ? .yes : .no)
         default:
-            throw DecodeError("ERR CALL takes VOTE.OPEN, VOTE.CLOSE and VOTE.CAST")
+            throw DecodeError(
+                "ERR CALL takes VOTE.OPEN, VOTE.CLOSE, VOTE.CAST, ROOM.RESERVE and ROOM.DELETE")
         }
     }
 
@@ -197,7 +198,7 @@ extension Server {
             index += 2
         }
         guard isList else { return .results(from: from ?? 1, count: count) }
-        let recent = UInt64(max(0, executor.service.records.count - count)) + 1
+        let recent = UInt64(max(0, executor.service.polls.records.count - count)) + 1
         return .list(from: from ?? recent, count: count)
     }
 
@@ -232,7 +233,8 @@ extension Server {
                 return
             }
         }
-        let isKnown = executor.service.voterPlace(name).map(executor.service.isJoined) ?? false
+        let isKnown =
+            executor.service.polls.voterPlace(name).map(executor.service.polls.isJoined) ?? false
         if isKnown {
             // Nothing to be written: the name is on the roll, only the connection is new.
             wait(connection, .rejoin(voter: name, from: from))
@@ -243,7 +245,8 @@ extension Server {
     }
 
     func voterConnection(_ name: [UInt8]) -> Connection? {
-        guard let place = executor.service.voterPlace(name), place < voterConnections.count else {
+        guard let place = executor.service.polls.voterPlace(name), place < voterConnections.count
+        else {
             return nil
         }
         return voterConnections[place]
@@ -251,7 +254,7 @@ extension Server {
 
     /// From here on the connection is the voter's; it gets what it missed.
     func admitVoter(_ connection: Connection, _ name: [UInt8], from: UInt64?) {
-        guard let place = executor.service.voterPlace(name) else { return }
+        guard let place = executor.service.polls.voterPlace(name) else { return }
         while voterConnections.count <= place { voterConnections.append(nil) }
         if let older = voterConnections[place], older !== connection {
             older.voterPlace = nil
@@ -262,8 +265,8 @@ extension Server {
         connection.voterPlace = place
         guard connection.version == .resp3 else { return }
         if let from { pushResults(to: connection, from: max(1, from)) }
-        for vote in executor.service.openVotes
-        where executor.service.isWaiting(vote, for: place) {
+        for vote in executor.service.polls.openVotes
+        where executor.service.polls.isWaiting(vote, for: place) {
             pushVote(vote, to: connection)
         }
     }
@@ -291,9 +294,19 @@ extension Server {
     // MARK: Reads
 
     func answer(_ read: Waiter.Read, _ connection: Connection) {
-        let polls = executor.service
+        switch read {
+        case .rooms(let list): answer(list, connection)
+        case .check(let room): answerCheck(room, connection)
+        case .lease: answerLease(connection)
+        case .result, .results, .list: answerVotes(read, connection)
+        }
+    }
+
+    private func answerVotes(_ read: Waiter.Read, _ connection: Connection) {
+        let polls = executor.service.polls
         connection.write { bytes in
             switch read {
+            case .rooms, .check, .lease: break
             case .result(let vote):
                 guard let record = polls.record(vote) else {
                     RESP.error("NOSUCHVOTE there is no vote \(vote)", into: &bytes)
@@ -351,12 +364,12 @@ extension Server {
             log.detail("vote \(vote) opened")
             for (place, connection) in voterConnections.enumerated() {
                 guard let connection, connection.version == .resp3,
-                    executor.service.isWaiting(vote, for: place)
+                    executor.service.polls.isWaiting(vote, for: place)
                 else { continue }
                 pushVote(vote, to: connection)
             }
         case .closed(let vote):
-            guard let record = executor.service.record(vote) else { return }
+            guard let record = executor.service.polls.record(vote) else { return }
             log.detail("vote \(vote) closed: \(record.yes) yes, \(record.no) no")
             var bytes: [UInt8] = []
             writeResultPush(vote, record, into: &bytes)
@@ -370,10 +383,10 @@ extension Server {
     /// Of votes that were opened while another led: who joined here before that and has missed
     /// the change to and fro would not be asked.
     func remindVoters() {
-        let open = executor.service.openVotes
+        let open = executor.service.polls.openVotes
         for (place, connection) in voterConnections.enumerated() {
             guard let connection, connection.version == .resp3 else { continue }
-            for vote in open where executor.service.isWaiting(vote, for: place) {
+            for vote in open where executor.service.polls.isWaiting(vote, for: place) {
                 pushVote(vote, to: connection)
             }
         }
@@ -384,7 +397,7 @@ extension Server {
             RESP.push(4, into: &bytes)
             RESP.bulk("vote", into: &bytes)
             RESP.integer(Int64(vote), into: &bytes)
-            RESP.bulk(executor.service.question(vote), into: &bytes)
+            RESP.bulk(executor.service.polls.question(vote), into: &bytes)
             RESP.integer(viewNumber, into: &bytes)
         }
         markDirty(connection)
@@ -394,7 +407,7 @@ extension Server {
     private func pushResults(to connection: Connection, from: UInt64) {
         var vote = from
         var count = 0
-        while count < 10_000, let record = executor.service.record(vote) {
+        while count < 10_000, let record = executor.service.polls.record(vote) {
             if !record.isOpen {
                 connection.write { writeResultPush(vote, record, into: &$0) }
                 count += 1
@@ -421,7 +434,7 @@ extension Server {
     func pushView(_ view: View) {
         for case let connection? in connections where connection.kind == .client {
             guard connection.version == .resp3,
-                connection.voterPlace != nil || connection.witness != nil
+                connection.voterPlace != nil || connection.witness != nil || connection.isTracking
             else { continue }
             connection.write { writeViewPush(view, into: &$0) }
             markDirty(connection)

@@ -21,7 +21,7 @@ package final class Server {
     var paths: Paths
     /// What people were last told of the paths to the view's other members.
     var routesSeen: [(instance: Instance, route: Paths.Route)] = []
-    var executor = Executor<Polls>()
+    var executor = Executor<ServiceSet>()
     var outbox = Outbox()
     /// The service this replica is in; nil while it is in none.
     var service: ServiceID?
@@ -61,6 +61,16 @@ package final class Server {
     var restart = Restart()
     var driver = Driver()
     var held = HeldBallots()
+    /// Who has cached what of the rooms.
+    var leases = CacheLeases(length: Settings.leaseMilliseconds * 1_000_000)
+    /// Connections that cache, by number. Only looked up, never walked.
+    var trackers: [CacheLeases.Holder: Connection] = [:]
+    /// Connections whose next command waits for caches.
+    var gated: [Connection] = []
+    var gatedVersion: UInt64 = 0
+    var areGatedDue = false
+    /// Connections that wait after a reply.
+    var delayed: [Connection] = []
     var processes = PeerProcesses()
     /// Replicas to which the test hook has cut the direct connection.
     var cutInstances: [Instance] = []
@@ -168,6 +178,7 @@ package final class Server {
             tick()
         }
         if areWitnessesChanged { reportWitnesses() }
+        resumeGated()
         proposeTurn()
         release()
         if driver.isDirty {
@@ -189,6 +200,7 @@ package final class Server {
         tickRestart()
         tickDriver()
         tickStopping()
+        tickRooms()
         if let count = acceptPausedAt, connectionCount < count {
             acceptPausedAt = nil
             poller.modify(listener.raw, read: true, write: false)
@@ -291,6 +303,10 @@ package final class Server {
         while connection.isOpen, !connection.isClosing {
             if batch.isFull, replica.acceptsRequests { proposeTurn() }
             let isFull = waiters.isFull || batch.isFull
+            if connection.readAfter > now {
+                postpone(connection)
+                return start
+            }
             if connection.pending >= connection.pendingMax || (isFull && !connection.mustBeRead) {
                 pause(connection)
                 return start
@@ -299,12 +315,17 @@ package final class Server {
             case .incomplete: return start
             case .blank: start = parser.next
             case .command:
-                start = parser.next
+                let next = parser.next
                 if connection.witness != nil, isFull || connection.hasManyPending {
                     executeUnlessBusy(bytes, connection)
                 } else {
                     execute(bytes, connection)
                 }
+                if connection.isGated {
+                    gate(connection)
+                    return start
+                }
+                start = next
             case .malformed(let error):
                 fail(connection, "ERR protocol error: \(error.text)")
                 return bytes.count
@@ -406,6 +427,7 @@ package final class Server {
         switch connection.kind {
         case .client:
             leaveVoter(connection)
+            loseTracker(connection)
             if connection.witness != nil { removeWitness(connection) }
         case .link(let instance): onLinkClosed(connection, instance)
         case .dialing(let address): onDialFailed(address, "the connection was closed")

@@ -21,6 +21,10 @@ package struct Settings: Sendable {
     /// How long this process waits before it asks to join.
     package var joinAfterMilliseconds: UInt64 = 0
     package var plan: VotePlan?
+    /// What a new service's rooms are; nil: the built-in ones.
+    package var catalogue: Catalogue?
+    /// Milliseconds to wait after each reply, on that connection alone.
+    package var replyDelay: ClosedRange<UInt64>?
     package var hasTestHooks = false
     package var logFormat = MessageLog.Format.text
     package var verbosity = MessageLog.Verbosity.normal
@@ -35,6 +39,8 @@ package struct Settings: Sendable {
     }
 
     static let tickMilliseconds: UInt64 = 10
+    /// How long a client may answer from its cache without a word from the primary.
+    static let leaseMilliseconds: UInt64 = 1_000
     static let protocolVersion = 1
     static let version = "0.1.0"
     /// Replicas in a view.

@@ -1,3 +1,4 @@
+import Services
 import Wire
 
 /// A reply that a connection is owed and that waits for the log.
@@ -22,6 +23,10 @@ struct Waiter {
         case result(UInt64)
         case results(from: UInt64, count: Int)
         case list(from: UInt64, count: Int)
+        case rooms(Catalogue.List)
+        case check(room: [UInt8])
+        /// CLIENT TRACKING ON LEASE
+        case lease
     }
 
     var connection: Connection

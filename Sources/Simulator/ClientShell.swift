@@ -26,7 +26,7 @@ extension Simulation {
 
     func isOperator(_ client: ClientProcess) -> Bool { client.name == Self.operatorName }
 
-    private func dialMissing(_ client: ClientProcess) {
+    func dialMissing(_ client: ClientProcess) {
         guard now >= client.nextDial else { return }
         var wanted = client.view?.members.map { Int($0.address.port) } ?? []
         let isServed = client.links.contains { $0.joining == .joined }
@@ -146,7 +146,7 @@ extension Simulation {
     private func isRepeatable(_ request: Packet.Request) -> Bool {
         switch request.kind {
         case .call, .close: true
-        case .read, .join, .leave, .cast, .results: false
+        case .read, .join, .leave, .cast, .results, .check, .write, .lease, .acknowledge: false
         }
     }
 
@@ -208,11 +208,12 @@ extension Simulation {
 
     func receive(_ client: ClientProcess, _ packet: Packet, _ id: Int) {
         guard let index = client.index(id) else { return }
+        if isGuest(client), receiveAsGuest(client, packet, id) { return }
         switch packet {
         case .welcome(let instance, let view):
             client.links[index].instance = instance
             if let view { adopt(client, view) }
-            guard !isOperator(client) else { return }
+            guard !isOperator(client), !isGuest(client) else { return }
             send(id, from: 0, .offer(client.instance))
             step(client, .connected(instance))
         case .witness(let message):
@@ -223,7 +224,7 @@ extension Simulation {
         case .result(let vote, let yes, let no):
             accept(client, .init(vote: vote, yes: yes, no: no))
         case .reply(let number, let answer): onReply(client, index, number, answer)
-        case .hello, .helloAnswer, .peer, .beat, .offer, .request: return
+        case .hello, .helloAnswer, .peer, .beat, .offer, .request, .cacheable, .invalidate: return
         }
     }
 
@@ -279,7 +280,7 @@ extension Simulation {
         }
     }
 
-    private func adopt(_ client: ClientProcess, _ news: View) {
+    func adopt(_ client: ClientProcess, _ news: View) {
         guard news.number > (client.view?.number ?? ViewNumber(0)) else { return }
         let known = client.view
         client.view = news
@@ -302,7 +303,8 @@ extension Simulation {
         guard let index = client.index(id) else { return }
         let lost = client.links.remove(at: index)
         for place in client.ballots.indices { client.ballots[place].sentOn.removeAll { $0 == id } }
-        if let instance = lost.instance, !isOperator(client) {
+        if client.home == id { leaveHome(client) }
+        if let instance = lost.instance, !isOperator(client), !isGuest(client) {
             step(client, .disconnected(instance))
         }
     }

@@ -18,6 +18,8 @@ package struct Coverage: Sendable {
         case callRepeated, callRepeatedElsewhere, heldBallotProposed, readAnswered, readRefused
         case requestRefused, deadlineClosed, absentVoterRemoved
         case relayOpened, relayUsed, relayLost, backToDirect, relayBounced
+        case answeredFromCache, roomInvalidated, reservationWaited, leaseRanOut, cacheLapsed
+        case cacheOutlivesPrimary
         case refusalDisproved, silentLinkClosed, lateFrame
         case twoPrimariesAtOnce, oldPrimaryRefused
         // How runs end.

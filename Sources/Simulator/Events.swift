@@ -47,6 +47,10 @@ enum Packet {
     case vote(UInt64)
     case result(UInt64, yes: UInt32, no: UInt32)
     indirect case view(View)
+    /// The next answer on this connection may be kept.
+    case cacheable(room: Int)
+    /// Nil: all rooms.
+    case invalidate(room: Int?)
 
     struct Hello {
         var member: Member
@@ -65,6 +69,13 @@ enum Packet {
             /// How many votes there are, how many are closed, and ballots in all.
             case read
             case results(from: UInt64)
+            /// A room's reservations; the room by its place in the catalogue.
+            case check(room: Int)
+            indirect case write(client: UInt64, sequence: UInt64, RoomCommand)
+            /// A lease for the connection's cache, anew or for longer.
+            case lease
+            /// The client has dropped the room from its cache; nil: all. Without an answer.
+            case acknowledge(room: Int?)
         }
         var number: Int
         var kind: Kind
@@ -77,6 +88,8 @@ enum Packet {
         case tryAgain
         case read(Reading)
         case results([Result])
+        case room(String)
+        case leased
     }
 
     struct Result: Equatable {

@@ -39,6 +39,11 @@ extension Simulation {
         voters.dropLast().map { clients[$0] }.filter { $0.isUp && !$0.isPaused }
     }
 
+    /// Voters and guests.
+    private var liveClients: [ClientProcess] {
+        liveVoters + clients.filter { isGuest($0) && $0.isUp && !$0.isPaused }
+    }
+
     private func draw() -> Fault {
         let total = mix.weights.reduce(0) { $0 + $1.weight }
         var rest = random.int(0...total - 1)
@@ -87,7 +92,7 @@ extension Simulation {
         case .pausePrimary: if let primary { pause(primary, time) }
         case .pauseBackup: if let process = random.element(others) { pause(process, time) }
         case .pauseClient:
-            guard let client = random.element(liveVoters) else { return }
+            guard let client = random.element(liveClients) else { return }
             coverage.note(.clientPaused)
             tell { "client \(client.number) stops for \(time / 1_000) ms" }
             client.isPaused = true
@@ -138,7 +143,9 @@ extension Simulation {
             tell { "replica \(process.number) is alone for \(time / 1_000) ms" }
             // From the operator it may not be cut off, and answer as if nothing were.
             let sites = Self.slots + Self.operatorName + (random.chance(500) ? 0 : 1)
+            let areGuestsCut = random.chance(500)
             for site in 0..<sites where site != process.slot {
+                guard areGuestsCut || !Self.guestNames.contains(site - Self.slots) else { continue }
                 hold(process.slot, site, time)
                 hold(site, process.slot, time)
             }
@@ -253,7 +260,7 @@ extension Simulation {
     // MARK: Clients' links
 
     private func strikeClientLink(_ fault: Fault, _ time: Int) {
-        guard let client = random.element(liveVoters), let link = random.element(client.links)
+        guard let client = random.element(liveClients), let link = random.element(client.links)
         else { return }
         let site = Self.site(ofClient: client.name)
         tell { "\(fault) of client \(client.number) to slot \(link.slot), \(time / 1_000) ms" }
@@ -392,8 +399,8 @@ extension Simulation {
 
     private func isKept(_ request: Packet.Request) -> Bool {
         switch request.kind {
-        case .call, .close: true
-        case .read, .join, .leave, .cast, .results: false
+        case .call, .close, .write: true
+        case .read, .join, .leave, .cast, .results, .check, .lease, .acknowledge: false
         }
     }
 

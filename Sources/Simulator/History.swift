@@ -25,6 +25,7 @@ struct History {
     /// What a read gives after each op; at 0 before any.
     private var readings = [Reading(votes: 0, closed: 0, ballots: 0)]
     private(set) var model = ModelPolls()
+    private var rooms = ModelRooms()
     /// Calls that were executed, with what they were answered.
     private var calls: [(call: Packet.Request.Kind, reply: Reply, op: Int)] = []
     /// The highest view in which anything was answered so far.
@@ -45,8 +46,8 @@ struct History {
 
     mutating func answer(_ number: Int, _ answer: Packet.Answer, at now: Int) throws(Violation) {
         switch answer {
-        case .held, .redirect, .tryAgain: return
-        case .reply, .read, .results: break
+        case .held, .redirect, .tryAgain, .leased: return
+        case .reply, .read, .results, .room: break
         }
         guard asked[number].answered == nil else { return }
         asked[number].answered = now
@@ -152,9 +153,8 @@ struct History {
     }
 
     private mutating func model(_ call: Wire.Request.Call?, _ bytes: [UInt8]) -> Reply {
-        guard let command = try? PollCommand(decoding: bytes) else { return .error("ERR") }
         let op = replies.count + 1
-        guard let call else { return model.apply(command, at: op) }
+        guard let call else { return modelApply(bytes, at: op) }
         let name = Packet.Request.Kind.call(client: call.client, sequence: call.sequence)
         if let before = calls.first(where: { $0.call == name }) {
             // Only the last call's reply is kept; a copy of an older one that comes late finds
@@ -162,9 +162,23 @@ struct History {
             let next = Packet.Request.Kind.call(client: call.client, sequence: call.sequence + 1)
             return calls.contains { $0.call == next } ? .error("SEQUENCE") : before.reply
         }
-        let reply = model.apply(command, at: op)
+        let reply = modelApply(bytes, at: op)
         calls.append((name, reply, op))
         return reply
+    }
+
+    private mutating func modelApply(_ bytes: [UInt8], at op: Int) -> Reply {
+        if let command = try? PollCommand(decoding: bytes) { return model.apply(command, at: op) }
+        if let command = try? RoomCommand(decoding: bytes) {
+            return .text(rooms.apply(command, at: op))
+        }
+        return .error("ERR")
+    }
+
+    /// What a call is known by, whatever it asks for.
+    private static func callName(_ kind: Packet.Request.Kind) -> Packet.Request.Kind {
+        guard case .write(let client, let sequence, _) = kind else { return kind }
+        return .call(client: client, sequence: sequence)
     }
 
     /// Of errors only the code counts.
@@ -191,15 +205,28 @@ struct History {
                 }
                 operations.append(
                     .init(
+                        asked: asked.asked, answered: asked.answered, places: [places],
+                        isWrite: false, name: asked.request.number))
+            case (.check(let room), .room(let text)):
+                let name = Catalogue.builtIn.rooms[room]
+                let places = rooms.places(of: text, in: name, last: replies.count)
+                guard !places.isEmpty else {
+                    throw Violation(
+                        .safety, rule: "reads are linearizable",
+                        "request \(asked.request.number) read '\(text)', which never was")
+                }
+                operations.append(
+                    .init(
                         asked: asked.asked, answered: asked.answered, places: places,
                         isWrite: false, name: asked.request.number))
-            case (.call, .reply(.integer)):
-                guard let op = calls.first(where: { $0.call == asked.request.kind })?.op else {
+            case (.call, .reply(.integer)), (.write, .reply(.text)):
+                let name = Self.callName(asked.request.kind)
+                guard let op = calls.first(where: { $0.call == name })?.op else {
                     continue
                 }
                 operations.append(
                     .init(
-                        asked: asked.asked, answered: asked.answered, places: op...op,
+                        asked: asked.asked, answered: asked.answered, places: [op...op],
                         isWrite: true, name: asked.request.number))
             // These may be done again: to be answered they must have been done by then.
             case (.close(let vote), .reply(.ok)):
@@ -241,7 +268,7 @@ struct History {
 
     private func doneSince(_ op: Int, _ asked: Asked) -> HistoryChecker.Operation {
         .init(
-            asked: asked.asked, answered: asked.answered, places: op...replies.count,
+            asked: asked.asked, answered: asked.answered, places: [op...replies.count],
             isWrite: false, name: asked.request.number)
     }
 
@@ -259,8 +286,9 @@ struct History {
             guard model.vote(vote)?.choice(of: Self.name(name)) == choice else {
                 throw lost("the ballot is not counted")
             }
-        case (.call, .integer):
-            guard calls.contains(where: { $0.call == asked.request.kind && $0.reply == reply })
+        case (.call, .integer), (.write, .text):
+            let name = Self.callName(asked.request.kind)
+            guard calls.contains(where: { $0.call == name && $0.reply == reply })
             else { throw lost("it was executed never, or with another outcome") }
         case (.close(let vote), .ok):
             guard model.vote(vote)?.isOpen == false else { throw lost("the vote is open") }

@@ -3,7 +3,8 @@
 /// (Herlihy and Wing, Linearizability, 1990).
 ///
 /// In general that is hard to decide (Gibbons and Korach 1997); here every write's place in the
-/// one sequence is known, and every read tells by its value between which writes it was taken.
+/// one sequence is known, and every read tells by its value between which writes it may have been
+/// taken.
 /// Then it is enough to go through the operations in the order in which they were asked for and to
 /// give each read the earliest place that is left to it: an earlier place never stands in the way
 /// of anything that comes after.
@@ -14,27 +15,36 @@ package struct HistoryChecker {
         package var asked: Int
         /// Nil: never answered.
         package var answered: Int?
-        /// The places that fit: of a write its own, of a read those at which its value was true.
-        package var places: ClosedRange<Int>
+        /// The places that fit, ascending, at least one: of a write its own, of a read those at
+        /// which its value was true.
+        package var places: [ClosedRange<Int>]
         package var isWrite: Bool
         /// For messages.
         package var name: Int
 
         package init(
-            asked: Int, answered: Int?, places: ClosedRange<Int>, isWrite: Bool, name: Int
+            asked: Int, answered: Int?, places: [ClosedRange<Int>], isWrite: Bool, name: Int
         ) {
+            precondition(!places.isEmpty, "operation \(name) fits nowhere")
             self.asked = asked
             self.answered = answered
             self.places = places
             self.isWrite = isWrite
             self.name = name
         }
+
+        var first: Int { places[0].lowerBound }
+
+        /// The earliest place that is not before `floor`.
+        func earliest(from floor: Int) -> Int? {
+            places.first { $0.upperBound >= floor }.map { max(floor, $0.lowerBound) }
+        }
     }
 
     /// Gives the first operation that fits nowhere, and the place that it would have had to follow.
     package static func firstMisfit(_ operations: [Operation]) -> (Operation, after: Int)? {
         let byAsking = operations.sorted {
-            ($0.asked, $0.places.lowerBound, $0.name) < ($1.asked, $1.places.lowerBound, $1.name)
+            ($0.asked, $0.first, $0.name) < ($1.asked, $1.first, $1.name)
         }
         // Answered operations by the time of their answers, with the places they were given.
         var waiting: [(answered: Int, place: Int)] = []
@@ -50,11 +60,10 @@ package struct HistoryChecker {
                 }
             }
             waiting.removeLast(waiting.count - kept)
-            let place = max(operation.places.lowerBound, operation.isWrite ? 0 : floor)
             // A write must come behind everything that was over before it was asked for.
-            let fits =
-                operation.isWrite ? place > floor : place <= operation.places.upperBound
-            guard fits else { return (operation, floor) }
+            guard let place = operation.earliest(from: operation.isWrite ? floor + 1 : floor) else {
+                return (operation, floor)
+            }
             if let answered = operation.answered { waiting.append((answered, place)) }
         }
         return nil

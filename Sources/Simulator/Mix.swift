@@ -24,6 +24,13 @@ struct Mix {
     var voters: Int
     /// Whether all replicas are on one host, where one process can prove another's end.
     var isOneHost: Bool
+    /// Clients that reserve rooms and cache what they have read.
+    var guests: Int
+    /// How long a cache's lease is.
+    var leaseLength: UInt64
+    /// How long a guest waits for an answer before it tries another replica.
+    var guestPatience: Int
+    var guestPauseMax: Int
     var suspectTicks: Int
     var beatTicks: Int
     var faultsUntil: Int
@@ -64,6 +71,10 @@ struct Mix {
         self.shape = shape ?? drawn
         voters = random.chance(150) ? 0 : random.int(1...5)
         isOneHost = random.chance(500)
+        guests = random.chance(400) ? 2 : 0
+        leaseLength = UInt64(random.element([30_000, 300_000, 800_000]) ?? 300_000)
+        guestPatience = random.element([15_000, 60_000, 300_000]) ?? 60_000
+        guestPauseMax = random.element([2_000, 10_000, 40_000]) ?? 10_000
         beatTicks = random.int(2...4)
         suspectTicks = beatTicks * random.int(2...4)
         // Most runs are short: what can go wrong goes wrong soon, or in the next run.

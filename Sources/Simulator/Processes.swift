@@ -30,7 +30,7 @@ final class ReplicaProcess {
     /// What of the replica is asked for all the time, as it is since its last step.
     var face: Face
     var paths: Paths
-    var executor = Executor<Polls>()
+    var executor = Executor<ServiceSet>()
 
     var isUp = true
     var isPaused = false
@@ -60,6 +60,12 @@ final class ReplicaProcess {
     var waiters: [Waiter] = []
     var held: [(vote: UInt64, name: Int, choice: Choice)] = []
 
+    /// Who has which room cached.
+    var leases: CacheLeases
+    /// Reservations that wait for caches.
+    var gated: [(request: Packet.Request, connection: Int)] = []
+    var gatedVersion: UInt64 = 0
+
     /// Told of a view without it, and not back in one yet: it has nothing to say to clients.
     var isOut = false
     /// As `isOut`, and no newer state fetched since: it has nothing to execute.
@@ -79,6 +85,8 @@ final class ReplicaProcess {
             case join(name: Int, from: UInt64)
             case read
             case results(from: UInt64)
+            case check(room: Int)
+            case lease
         }
         var request: Int
         var connection: Int
@@ -92,13 +100,15 @@ final class ReplicaProcess {
 
     init(
         number: Int, id: UInt64, slot: Int, host: Int, target: Int, membersMax: Int,
-        timing: Timing, election: Election, tickTime: Int, seed: UInt64
+        timing: Timing, election: Election, tickTime: Int, leaseLength: UInt64,
+        seed: UInt64
     ) {
         self.number = number
         self.slot = slot
         self.host = host
         self.target = target
         self.tickTime = tickTime
+        leases = CacheLeases(length: leaseLength)
         me = Member(
             id: ReplicaID(id: id), instance: Instance(UInt64(number + 1)),
             address: Address(host: "s", port: UInt16(slot)), host: UInt64(host),
@@ -119,10 +129,11 @@ final class ReplicaProcess {
     }
 }
 
-/// A client's process: a voter and witness, or the operator, who is neither.
+/// A client's process: a voter and witness, or one who is neither: the operator or a guest, who
+/// reserves rooms.
 final class ClientProcess {
     let number: Int
-    /// The voter's number; of the operator `Simulation.operatorName`.
+    /// The voter's number; of others see `Simulation.operatorName` and `guestNames`.
     let name: Int
     let instance: Instance
     let tickTime: Int
@@ -152,6 +163,12 @@ final class ClientProcess {
     var pendingOn: Int?
     var pendingSince = 0
     var nextRequest = 0
+    /// Of a guest, who reserves rooms: what it has cached, and on which connection.
+    var cache = RoomCache(answersMax: 4)
+    var home: Int?
+    var leaseAsked: (request: Int, at: UInt64)?
+    /// Where the last replica that it asked has sent it.
+    var redirect: Int?
 
     struct Link {
         enum Joining { case none, asked, joined }

@@ -64,6 +64,8 @@ extension Simulation {
         process.dialed.removeAll { $0.connection == id }
         process.clients.removeAll { $0 == id }
         process.voters.removeAll { $0.connection == id }
+        process.gated.removeAll { $0.connection == id }
+        process.leases.disconnect(UInt64(id))
         if let witness = process.witnesses.first(where: { $0.connection == id })?.instance {
             process.witnesses.removeAll { $0.connection == id }
             step(process, .witnessDown(witness))
@@ -118,6 +120,7 @@ extension Simulation {
         sendBeats(process)
         tickLinks(process)
         if process.face.isPrimary { drive(process) }
+        tickRooms(process)
         propose(process)
         release(process)
         tickLeaving(process)
@@ -175,14 +178,17 @@ extension Simulation {
             backOff(process)
             dial(process, slot)
         }
-        let other = random.int(0...Self.slots - 1)
-        if isAlone, !isConnected(process, to: other), random.chance(200) { dial(process, other) }
+        guard isAlone else { return }
+        let running = listening.indices.filter { listening[$0] != nil }
+        if let other = random.element(running), !isConnected(process, to: other) {
+            dial(process, other)
+        }
     }
 
     /// Deadlines, and voters that have gone.
     func drive(_ process: ReplicaProcess) {
         guard process.face.acceptsRequests else { return }
-        let polls = process.executor.service
+        let polls = process.executor.service.polls
         for (vote, at) in process.openedAt {
             let deadline = Int(polls.deadline(vote)) * 1_000
             guard deadline > 0, now >= at + deadline, !process.closeProposed.contains(vote) else {

@@ -6,7 +6,11 @@ extension Simulation {
     // MARK: Requests
 
     func append(_ process: ReplicaProcess, _ command: PollCommand, call: Wire.Request.Call? = nil) {
-        process.batch.append(Wire.Request(call: call, command: command.encode()))
+        append(process, command.encode(), call: call)
+    }
+
+    func append(_ process: ReplicaProcess, _ command: [UInt8], call: Wire.Request.Call?) {
+        process.batch.append(Wire.Request(call: call, command: command))
         scheduleTurn(process)
     }
 
@@ -24,6 +28,7 @@ extension Simulation {
             process.turnWaiters = []
             process.turnHasReads = false
             process.batch = Batch()
+            process.leases.refused()
             for waiter in list {
                 coverage.note(.requestRefused)
                 refuse(process, waiter, redirect(process))
@@ -36,9 +41,12 @@ extension Simulation {
         for var waiter in process.turnWaiters {
             waiter.op = waiter.op + base
             switch waiter.kind {
-            case .read, .results:
+            case .read, .results, .check, .lease:
                 waiter.probe = probe
                 if options.breakage == .readBeforeCommit { waiter.op = OpNumber(0) }
+                if case .lease = waiter.kind, options.breakage == .leaseUnconfirmed {
+                    waiter.probe = 0
+                }
             case .write, .join: break
             }
             process.waiters.append(waiter)
@@ -48,6 +56,7 @@ extension Simulation {
         guard !process.batch.isEmpty else { return }
         let batch = process.batch
         process.batch = Batch()
+        process.leases.proposed(through: UInt64(base) + UInt64(batch.count))
         step(process, .propose(batch, time: UInt64(now / 1_000)))
     }
 
@@ -97,7 +106,7 @@ extension Simulation {
                     "replica \(process.number) executes \(entry.first)"))
         }
         replies.removeAll(keepingCapacity: true)
-        var effects: [Polls.Effect] = []
+        var effects: [ServiceSet.Effect] = []
         process.executor.execute(entry, effects: &effects) { _, reply in replies.append(reply) }
         check { () throws(Violation) in
             try history.execute(entry, by: process.me.instance, replies)
@@ -108,13 +117,14 @@ extension Simulation {
             switch process.waiters[index].kind {
             case .write, .join:
                 process.waiters[index].reply = replies[Int(op.rawValue - entry.first.rawValue)]
-            case .read, .results: break
+            case .read, .results, .check, .lease: break
             }
         }
-        for effect in effects { onEffect(process, effect) }
+        process.leases.executed(through: process.executor.op.rawValue)
+        for case .polls(let effect) in effects { onEffect(process, effect) }
         if process.held.count > 20 {
             process.held.removeAll {
-                process.executor.service.isSettled($0.vote, History.name($0.name))
+                process.executor.service.polls.isSettled($0.vote, History.name($0.name))
             }
         }
     }
@@ -137,12 +147,14 @@ extension Simulation {
                 answer(process, waiter, .read(reading(process)))
             case .results(let from):
                 answer(process, waiter, .results(results(process, from: from)))
+            case .check(let room): answerCheck(process, waiter, room)
+            case .lease: answerLease(process, waiter)
             }
         }
     }
 
     func reading(_ process: ReplicaProcess) -> Reading {
-        let polls = process.executor.service
+        let polls = process.executor.service.polls
         var ballots = 0
         for record in polls.records { ballots += Int(record.yes) + Int(record.no) }
         return Reading(votes: polls.records.count, closed: polls.closedCount, ballots: ballots)
@@ -151,7 +163,7 @@ extension Simulation {
     func results(_ process: ReplicaProcess, from: UInt64) -> [Packet.Result] {
         var list: [Packet.Result] = []
         var vote = from
-        while let record = process.executor.service.record(vote) {
+        while let record = process.executor.service.polls.record(vote) {
             if !record.isOpen { list.append(.init(vote: vote, yes: record.yes, no: record.no)) }
             vote += 1
         }
@@ -165,7 +177,7 @@ extension Simulation {
                 send(id, from: 1, .reply(request.number, redirect(process)))
                 return
             }
-            if !process.executor.service.isSettled(vote, History.name(name)) {
+            if !process.executor.service.polls.isSettled(vote, History.name(name)) {
                 process.held.append((vote, name, choice))
             }
             send(id, from: 1, .reply(request.number, .held))
@@ -189,7 +201,7 @@ extension Simulation {
             process.voters.removeAll { $0.name == name }
             append(process, .leave(voter: History.name(name)))
         case .cast(let vote, let name, let choice):
-            if let place = process.executor.service.voterPlace(History.name(name)) {
+            if let place = process.executor.service.polls.voterPlace(History.name(name)) {
                 append(process, .cast(vote: vote, voter: UInt64(place), choice: choice))
             } else {
                 append(
@@ -203,17 +215,30 @@ extension Simulation {
                 isRollOpen: isOpen)
             append(process, .open(terms), call: .init(client: client, sequence: sequence))
         case .close(let vote): append(process, .close(vote: vote))
-        case .read, .results:
-            waiter.kind = request.kind == .read ? .read : .results(from: from(request))
+        case .read, .results, .check, .lease:
+            waiter.kind =
+                switch request.kind {
+                case .check(let room): .check(room: room)
+                case .lease: .lease
+                case .results(let from): .results(from: from)
+                default: .read
+                }
             process.turnHasReads = true
             scheduleTurn(process)
+        case .write(let client, let sequence, let command):
+            guard mayWrite(process, command, id) else {
+                coverage.note(.reservationWaited)
+                process.gated.append((request, id))
+                return
+            }
+            append(process, command.encode(), call: .init(client: client, sequence: sequence))
+        case .acknowledge(let room):
+            process.leases.acknowledge(UInt64(id), rooms: room.map { [$0] })
+            resumeGated(process)
+            return
         }
         waiter.op = OpNumber(UInt64(process.batch.count))
         process.turnWaiters.append(waiter)
-    }
-
-    func from(_ request: Packet.Request) -> UInt64 {
-        if case .results(let from) = request.kind { from } else { 1 }
     }
 
     // MARK: Voters
@@ -225,20 +250,23 @@ extension Simulation {
         for result in results(process, from: from) {
             send(connection, from: 1, .result(result.vote, yes: result.yes, no: result.no))
         }
-        guard let place = process.executor.service.voterPlace(History.name(name)) else { return }
-        for vote in process.executor.service.openVotes
-        where process.executor.service.isWaiting(vote, for: place) {
+        guard let place = process.executor.service.polls.voterPlace(History.name(name)) else {
+            return
+        }
+        for vote in process.executor.service.polls.openVotes
+        where process.executor.service.polls.isWaiting(vote, for: place) {
             send(connection, from: 1, .vote(vote))
         }
     }
 
     func remindVoters(_ process: ReplicaProcess) {
         for voter in process.voters {
-            guard let place = process.executor.service.voterPlace(History.name(voter.name)) else {
+            guard let place = process.executor.service.polls.voterPlace(History.name(voter.name))
+            else {
                 continue
             }
-            for vote in process.executor.service.openVotes
-            where process.executor.service.isWaiting(vote, for: place) {
+            for vote in process.executor.service.polls.openVotes
+            where process.executor.service.polls.isWaiting(vote, for: place) {
                 send(voter.connection, from: 1, .vote(vote))
             }
         }
@@ -251,14 +279,14 @@ extension Simulation {
             guard process.face.isPrimary else { return }
             for voter in process.voters {
                 guard
-                    let place = process.executor.service.voterPlace(History.name(voter.name)),
-                    process.executor.service.isWaiting(vote, for: place)
+                    let place = process.executor.service.polls.voterPlace(History.name(voter.name)),
+                    process.executor.service.polls.isWaiting(vote, for: place)
                 else { continue }
                 send(voter.connection, from: 1, .vote(vote))
             }
         case .closed(let vote):
             process.openedAt.removeAll { $0.vote == vote }
-            guard process.face.isPrimary, let record = process.executor.service.record(vote)
+            guard process.face.isPrimary, let record = process.executor.service.polls.record(vote)
             else { return }
             for voter in process.voters {
                 send(voter.connection, from: 1, .result(vote, yes: record.yes, no: record.no))

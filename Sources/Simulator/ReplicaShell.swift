@@ -100,7 +100,7 @@ extension Simulation {
             }
             if options.breakage == .forgottenSessions { process.executor.forgetSessions() }
             precondition(process.executor.op == op, "a state of another op")
-            process.openedAt = process.executor.service.openVotes.map { ($0, now) }
+            process.openedAt = process.executor.service.polls.openVotes.map { ($0, now) }
             process.isStateOver = false
         case .truncated:
             coverage.note(.truncated)
@@ -150,7 +150,7 @@ extension Simulation {
             for waiter in list {
                 switch waiter.kind {
                 case .write, .join: process.waiters.append(waiter)
-                case .read, .results: refuse(process, waiter, redirect(process))
+                case .read, .results, .check, .lease: refuse(process, waiter, redirect(process))
                 }
             }
         }
@@ -160,7 +160,7 @@ extension Simulation {
                 coverage.note(.lowerTookOver)
             }
             for item in process.held
-            where !process.executor.service.isSettled(item.vote, History.name(item.name)) {
+            where !process.executor.service.polls.isSettled(item.vote, History.name(item.name)) {
                 coverage.note(.heldBallotProposed)
                 append(
                     process,
@@ -170,6 +170,12 @@ extension Simulation {
             process.held = []
             remindVoters(process)
             process.absentTicks = [Int](repeating: 0, count: 16)
+        }
+        if !leads {
+            process.leases.endLeading()
+        } else if !process.isLeading {
+            let isFirst = view.number.rawValue == 1 || options.breakage == .takeoverNotAwaited
+            process.leases.beginLeading(at: leaseClock(process.tickTime), isFirst: isFirst)
         }
         process.isLeading = leads
         process.closeProposed = []
@@ -185,6 +191,7 @@ extension Simulation {
         process.isOut = true
         process.isStateOver = true
         process.isLeading = false
+        process.leases.endLeading()
         let list = process.waiters
         process.waiters = []
         for waiter in list { refuse(process, waiter, .tryAgain) }
@@ -240,7 +247,7 @@ extension Simulation {
                 step(process, .message(message, from: from))
             }
         case .request(let request): onRequest(process, request, id)
-        case .welcome, .reply, .vote, .result, .view: return
+        case .welcome, .reply, .vote, .result, .view, .cacheable, .invalidate: return
         }
         release(process)
     }

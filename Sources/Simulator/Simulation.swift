@@ -79,6 +79,7 @@ package final class Simulation {
 
     static let slots = 8
     static let operatorName = 7
+    static let guestNames = 5...6
     static let eventsMax = 400_000
     /// After the healing everything must be well within this time.
     static let recoveryMax = 12_000_000
@@ -126,6 +127,9 @@ package final class Simulation {
             voters[name] = startClient(name, log: [], at: moment).number
         }
         voters.append(startClient(Self.operatorName, log: [], at: 0).number)
+        for name in Self.guestNames.prefix(mix.guests) {
+            startClient(name, log: [], at: random.int(0...mix.arrivalMax))
+        }
         for moment in mix.faults { queue.push(.fault(nil), at: moment) }
         queue.push(.keep, at: 20_000)
         queue.push(.heal, at: mix.faultsUntil + 30_000)
@@ -140,7 +144,8 @@ package final class Simulation {
         let process = ReplicaProcess(
             number: replicas.count, id: id(at: slot), slot: slot, host: host, target: target,
             membersMax: mix.shape.replicas, timing: timing, election: election,
-            tickTime: random.int(9_000...11_000), seed: random.next())
+            tickTime: random.int(9_000...11_000), leaseLength: mix.leaseLength,
+            seed: random.next())
         process.replica.breakage = options.breakage
         replicas.append(process)
         listening[slot] = process.number
@@ -184,7 +189,7 @@ package final class Simulation {
             let client = clients[number]
             guard client.isUp, !client.isPaused else { return }
             queue.push(event, at: now + client.tickTime)
-            tick(client)
+            if isGuest(client) { tickGuest(client) } else { tick(client) }
         case .turn(let number):
             let process = replicas[number]
             guard process.isUp, !keepBack(event, process) else { return }

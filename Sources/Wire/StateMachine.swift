@@ -16,6 +16,8 @@ package struct OpContext: Equatable, Sendable {
 package enum Reply: Equatable, Sendable {
     case ok
     case integer(Int64)
+    /// A text for people, which may have several lines.
+    case text(String)
     /// `CODE words for people`.
     case error(String)
 
@@ -23,6 +25,7 @@ package enum Reply: Equatable, Sendable {
         switch self {
         case .ok: bytes.append(contentsOf: RESP.ok)
         case .integer(let value): RESP.integer(value, into: &bytes)
+        case .text(let text): RESP.bulk(text, into: &bytes)
         case .error(let text): RESP.error(text, into: &bytes)
         }
     }

@@ -43,6 +43,16 @@ enum PollServer {
             "--election", value: "sticky|bully", default: "sticky",
             "sticky: two replicas, a primary leads until it fails; bully: a group of up to "
                 + "\(View.backupsMax + 1), the highest id leads"),
+        Flag(
+            "--rooms", value: "FILE", default: "SA318 ME4494 SA314 MC5050 ME4326 SA412",
+            "the rooms of a new service, one a line"),
+        Flag(
+            "--timeslots", value: "FILE", default: "8:30-9:30 and so on to 19:30-21:00",
+            "its time slots, one a line"),
+        Flag("--days", value: "FILE", default: "Monday to Friday", "its days, one a line"),
+        Flag(
+            "--reply-delay", value: "MIN-MAX", default: "none",
+            "wait so long after each reply, on that connection (100ms-2s)"),
         Flag("--log-format", value: "text|json", default: "text", "of the messages on stderr"),
         Flag("--test-hooks", "allow pollctl link cut|heal"),
         Flag("--join-after", value: "DUR", default: "0s", hidden: true, "wait before joining"),
@@ -128,6 +138,8 @@ enum PollServer {
         if arguments.isSet("--quiet") { settings.verbosity = .quiet }
         if arguments.isSet("--verbose") { settings.verbosity = .verbose }
         settings.plan = try plan(arguments)
+        settings.catalogue = try LineFiles.catalogue(arguments)
+        settings.replyDelay = try LineFiles.delays("--reply-delay", arguments)
         settings.inheritedFlags = inheritedFlags(arguments)
         return settings
     }
@@ -185,7 +197,8 @@ enum PollServer {
     /// plan of votes is in the replicated state.
     private static func inheritedFlags(_ arguments: ParsedArguments) -> [String] {
         var list: [String] = []
-        for name in ["--heartbeat", "--misses", "--restart-delay", "--log-format"] {
+        for name in ["--heartbeat", "--misses", "--restart-delay", "--log-format", "--reply-delay"]
+        {
             if let value = arguments.string(name) { list += [name, value] }
         }
         for name in ["--no-restart", "--test-hooks", "--quiet", "--verbose"]
@@ -196,22 +209,7 @@ enum PollServer {
     }
 
     private static func plan(_ arguments: ParsedArguments) throws -> VotePlan? {
-        var questions: [[UInt8]] = []
-        if let path = arguments.string("--questions") {
-            questions = try Files.read(path).split(separator: 10, omittingEmptySubsequences: false)
-                .map { Array($0.last == 13 ? $0.dropLast() : $0) }
-            while questions.last?.isEmpty == true { questions.removeLast() }
-            guard !questions.isEmpty else {
-                throw UsageError("--questions \(path): no question in it")
-            }
-            for (index, question) in questions.enumerated() {
-                guard !question.isEmpty, question.count <= Polls.questionBytesMax else {
-                    throw UsageError(
-                        "--questions \(path), line \(index + 1): a question has 1 to "
-                            + "\(Polls.questionBytesMax) bytes")
-                }
-            }
-        }
+        let questions = try LineFiles.questions(arguments)
         let fallback = questions.isEmpty ? (arguments.isSet("--voters") ? 1 : 0) : questions.count
         let votes = try arguments.number(
             "--votes", default: UInt64(fallback), in: 0...1_000_000_000)

@@ -50,16 +50,17 @@ final class Cluster {
     // MARK: Processes
 
     @discardableResult
-    func start(_ name: String, _ program: String, _ arguments: [String], input: String? = nil)
-        throws -> Process
-    {
+    func start(
+        _ name: String, _ program: String, _ arguments: [String], input: String? = nil,
+        from source: FileHandle? = nil
+    ) throws -> Process {
         let process = Process()
         process.executableURL =
             program.hasPrefix("/")
             ? URL(filePath: program) : Self.binaries.appending(path: program)
         process.arguments = arguments
         process.currentDirectoryURL = folder
-        process.standardInput = FileHandle.nullDevice
+        process.standardInput = source ?? FileHandle.nullDevice
         if let input {
             let url = folder.appending(path: "\(name).in")
             try Data(input.utf8).write(to: url)

@@ -8,13 +8,18 @@ import Testing
 
     private static func write(_ place: Int, _ asked: Int, _ answered: Int?) -> Operation {
         Operation(
-            asked: asked, answered: answered, places: place...place, isWrite: true, name: place)
+            asked: asked, answered: answered, places: [place...place], isWrite: true, name: place)
+    }
+
+    private static func read(_ places: ClosedRange<Int>..., asked: Int, answered: Int) -> Operation
+    {
+        Operation(asked: asked, answered: answered, places: places, isWrite: false, name: 100)
     }
 
     private static func read(_ places: ClosedRange<Int>, _ asked: Int, _ answered: Int)
         -> Operation
     {
-        Operation(asked: asked, answered: answered, places: places, isWrite: false, name: 100)
+        read(places, asked: asked, answered: answered)
     }
 
     static let good: [(String, [Operation])] = [
@@ -28,6 +33,13 @@ import Testing
         (
             "reads beside a write in the order old, new",
             [write(1, 0, 100), read(0...0, 10, 20), read(1...1, 30, 40)]
+        ),
+        (
+            "a value that was true before and is again",
+            [
+                write(1, 0, 10), write(2, 20, 30),
+                read(0...0, 2...2, asked: 40, answered: 50),
+            ]
         ),
         (
             "a value that holds for long leaves the choice",
@@ -67,6 +79,13 @@ import Testing
         ),
         ("one stale read among many good ones", many + [read(30...30, 1_100, 1_110)]),
         (
+            "between two times at which its value was true",
+            [
+                write(1, 0, 10), write(2, 11, 200), write(3, 60, 70),
+                read(1...1, 20, 30), read(0...0, 3...3, asked: 40, answered: 50),
+            ]
+        ),
+        (
             "late by one write only",
             [write(1, 0, 10), write(2, 11, 20), read(1...1, 21, 30)]
         ),
@@ -103,9 +122,13 @@ import Testing
             for _ in 0..<2 {
                 let asked = Int.random(in: 0...40, using: &random)
                 let value = Int.random(in: 0...3, using: &random)
+                // A value that was true twice.
+                let again = value < 2 && Bool.random(using: &random) ? value + 2 : value
+                let places = again == value ? [value...value] : [value...value, again...again]
                 history.append(
-                    Self.read(
-                        value...value, asked, asked + Int.random(in: 1...30, using: &random)))
+                    Operation(
+                        asked: asked, answered: asked + Int.random(in: 1...30, using: &random),
+                        places: places, isWrite: false, name: 100))
             }
             let isTaken = HistoryChecker.firstMisfit(history) == nil
             if !isTaken { refused += 1 }
@@ -124,7 +147,8 @@ import Testing
             guard comesFirst else { continue }
             let fits =
                 next.isWrite
-                ? next.places.lowerBound == value + 1 : next.places.contains(value)
+                ? next.places[0].lowerBound == value + 1
+                : next.places.contains { $0.contains(value) }
             guard fits else { continue }
             var others = rest
             others.remove(at: index)

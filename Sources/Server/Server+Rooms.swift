@@ -1,0 +1,275 @@
+import Linux
+import Replication
+import Services
+import Wire
+
+// The ROOM.* commands, and the clients that cache their answers.
+extension Server {
+    func roomCommand(
+        _ verb: String, _ arguments: borrowing CommandArguments, _ connection: Connection
+    ) {
+        var words: [[UInt8]] = []
+        for index in 1..<arguments.count { words.append(arguments.array(index)) }
+        guard let request = RoomRequest(verb: verb, words) else {
+            unknownCommand(verb, connection)
+            return
+        }
+        switch request {
+        case .wrongCount: replyText(connection, RoomRequest.wrongCountText)
+        case .list(let list):
+            guard requirePrimary(connection) else { return }
+            wait(connection, .read(.rooms(list)))
+        case .check(let room):
+            guard requirePrimary(connection) else { return }
+            wait(connection, .read(.check(room: room)))
+        case .write(let command):
+            guard requirePrimary(connection), mayWrite(command, connection) else { return }
+            batch.append(Request(command: command.encode()))
+            wait(connection, .request)
+        }
+    }
+
+    /// Only what changes something needs to be done exactly once.
+    func roomCall(
+        _ call: Request.Call, _ verb: String, _ words: [[UInt8]], _ connection: Connection
+    ) {
+        switch RoomRequest(verb: verb, words) {
+        case .write(let command):
+            guard mayWrite(command, connection) else { return }
+            batch.append(Request(call: call, command: command.encode()))
+            wait(connection, .request)
+        case .wrongCount where verb == "ROOM.RESERVE" || verb == "ROOM.DELETE":
+            replyText(connection, RoomRequest.wrongCountText)
+        case .list, .check, .wrongCount, nil:
+            replyError(
+                connection, "ERR of the rooms' commands CALL takes ROOM.RESERVE, ROOM.DELETE")
+        }
+    }
+
+    private func replyText(_ connection: Connection, _ text: String) {
+        reply(connection) { RESP.bulk(text, into: &$0) }
+    }
+
+    func answer(_ list: Catalogue.List, _ connection: Connection) {
+        let text = executor.service.rooms.text(of: list)
+        connection.write { RESP.bulk(text, into: &$0) }
+    }
+
+    func answerCheck(_ name: [UInt8], _ connection: Connection) {
+        let rooms = executor.service.rooms
+        if connection.isTracking, let room = rooms.catalogue.room(name),
+            leases.grant(
+                connection.number, room: room, executed: executor.op.rawValue,
+                at: Clock.monotonicNanoseconds())
+        {
+            connection.write { bytes in
+                RESP.push(2, into: &bytes)
+                RESP.bulk("cacheable", into: &bytes)
+                RESP.bulk(name, into: &bytes)
+            }
+        }
+        let text = rooms.check(name)
+        connection.write { RESP.bulk(text, into: &$0) }
+    }
+
+    // MARK: Caches
+
+    /// CLIENT TRACKING ON [LEASE]|OFF|ACK [key ...]
+    func trackingCommand(_ arguments: borrowing CommandArguments, _ connection: Connection) {
+        let usage = "CLIENT TRACKING ON [LEASE]|OFF|ACK [key ...]"
+        guard arguments.count >= 3 else { return replyArity(connection, usage) }
+        if arguments.equals(2, "ack") {
+            var rooms: [Int]?
+            if arguments.count > 3 {
+                rooms = []
+                for index in 3..<arguments.count {
+                    let room = executor.service.rooms.catalogue.room(arguments.array(index))
+                    if let room { rooms?.append(room) }
+                }
+            }
+            leases.acknowledge(connection.number, rooms: rooms)
+            replyOK(connection)
+        } else if arguments.count == 3, arguments.equals(2, "off") {
+            stopTracking(connection)
+            replyOK(connection)
+        } else if arguments.equals(2, "on"),
+            arguments.count == 3 || (arguments.count == 4 && arguments.equals(3, "lease"))
+        {
+            guard connection.version == .resp3 else {
+                replyError(connection, "ERR tracking needs pushes: say HELLO 3 first")
+                return
+            }
+            guard requirePrimary(connection) else { return }
+            if arguments.count == 4 {
+                wait(connection, .read(.lease))
+            } else if leases.track(connection.number) {
+                connection.isTracking = true
+                trackers[connection.number] = connection
+                replyOK(connection)
+            } else {
+                replyError(connection, Self.tooManyCaches)
+            }
+        } else {
+            replyArity(connection, usage)
+        }
+    }
+
+    private static let tooManyCaches = "BUSY \(CacheLeases.cachesMax) clients cache answers already"
+
+    /// All members of the view have confirmed it since the question came: no other replica can have
+    /// begun to lead before that, and one that does from here on waits for the lease's end.
+    func answerLease(_ connection: Connection) {
+        guard leases.renew(connection.number, at: Clock.monotonicNanoseconds()) else {
+            connection.write { RESP.error(Self.tooManyCaches, into: &$0) }
+            return
+        }
+        connection.isTracking = true
+        trackers[connection.number] = connection
+        let length = Int64(Settings.leaseMilliseconds)
+        connection.write { RESP.integer(length, into: &$0) }
+    }
+
+    /// The client itself says that it caches nothing any more.
+    func stopTracking(_ connection: Connection) {
+        guard connection.isTracking else { return }
+        connection.isTracking = false
+        trackers[connection.number] = nil
+        leases.forget(connection.number)
+    }
+
+    /// What the client has cached it may not know to be void.
+    func loseTracker(_ connection: Connection) {
+        guard connection.isTracking else { return }
+        trackers[connection.number] = nil
+        leases.disconnect(connection.number)
+    }
+
+    /// Whether a reservation may be proposed now. If not, the connection is read again, from this
+    /// command on, when the caches that show the room know that it is about to change.
+    private func mayWrite(_ command: RoomCommand, _ connection: Connection) -> Bool {
+        let name: [UInt8]
+        switch command {
+        case .reserve(let place), .delete(let place): name = place.room
+        case .catalogue: return true
+        }
+        guard let room = executor.service.rooms.catalogue.room(name) else { return true }
+        let verdict = leases.beginWrite(
+            room, by: connection.number, at: Clock.monotonicNanoseconds())
+        guard case .wait(let holders) = verdict else { return true }
+        for holder in holders { pushInvalidate([name], to: holder) }
+        if connection.mustBeRead {
+            // What comes behind it may be what requests wait for.
+            replyError(connection, "BUSY caches are being told of the change; try again")
+        } else {
+            connection.isGated = true
+        }
+        return false
+    }
+
+    func tell(_ effect: Rooms.Effect) {
+        guard isPrimary else { return }
+        switch effect {
+        case .changed(let room):
+            let name = executor.service.rooms.catalogue.rooms[room]
+            for holder in leases.changed(room) { pushInvalidate([name], to: holder) }
+        }
+    }
+
+    /// `names` nil: everything.
+    private func pushInvalidate(_ names: [[UInt8]]?, to holder: CacheLeases.Holder) {
+        guard let connection = trackers[holder] else { return }
+        connection.write { bytes in
+            RESP.push(2, into: &bytes)
+            RESP.bulk("invalidate", into: &bytes)
+            if let names {
+                RESP.array(names.count, into: &bytes)
+                for name in names { RESP.bulk(name, into: &bytes) }
+            } else {
+                RESP.null(.resp3, into: &bytes)
+            }
+        }
+        markDirty(connection)
+    }
+
+    /// Leases are the leader's, who does not pass them on.
+    func onViewForRooms(_ view: View, wasLeading: Bool) {
+        let isLeading = view.primary.instance == me.instance
+        if isLeading {
+            guard !wasLeading else { return }
+            leases.beginLeading(
+                at: Clock.monotonicNanoseconds(), isFirst: view.number == ViewNumber(1))
+        } else {
+            forgetTrackers()
+        }
+    }
+
+    /// This replica does not lead any more: its clients' caches are void, and are told so in case
+    /// they do not look at views.
+    func forgetTrackers() {
+        leases.endLeading()
+        guard !trackers.isEmpty else { return }
+        for case let connection? in connections where connection.isTracking {
+            pushInvalidate(nil, to: connection.number)
+            connection.isTracking = false
+            trackers[connection.number] = nil
+        }
+    }
+
+    // MARK: Connections that are not read for a while
+
+    func gate(_ connection: Connection) {
+        connection.isGated = false
+        gated.append(connection)
+        suspend(connection)
+    }
+
+    /// Looks again at what waits for caches, whenever there is news of them.
+    func resumeGated() {
+        guard !gated.isEmpty, gatedVersion != leases.version || areGatedDue else { return }
+        gatedVersion = leases.version
+        areGatedDue = false
+        let list = gated
+        gated = []
+        for connection in list where connection.isOpen { resume(connection) }
+    }
+
+    /// `--reply-delay`: this connection alone waits, as if the server had much to do.
+    func noteReply(_ connection: Connection) {
+        guard let delay = settings.replyDelay, !connection.mustBeRead else { return }
+        let spread = delay.upperBound - delay.lowerBound + 1
+        let milliseconds = delay.lowerBound + Entropy.next() % spread
+        connection.readAfter = now + milliseconds * 1_000_000
+    }
+
+    func postpone(_ connection: Connection) {
+        delayed.append(connection)
+        suspend(connection)
+    }
+
+    private func resumeDelayed() {
+        guard !delayed.isEmpty else { return }
+        let list = delayed
+        delayed = []
+        for connection in list where connection.isOpen {
+            if connection.readAfter > now { delayed.append(connection) } else { resume(connection) }
+        }
+    }
+
+    func tickRooms() {
+        areGatedDue = true
+        if isPrimary { leases.expire(at: now) }
+        resumeDelayed()
+    }
+
+    private func suspend(_ connection: Connection) {
+        guard !connection.isPaused else { return }
+        connection.isPaused = true
+        poller.modify(connection.fd.raw, read: false, write: connection.wantsWrite)
+    }
+
+    private func resume(_ connection: Connection) {
+        connection.isPaused = false
+        poller.modify(connection.fd.raw, read: true, write: connection.wantsWrite)
+        parseInput(connection)
+    }
+}

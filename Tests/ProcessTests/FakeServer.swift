@@ -1,0 +1,56 @@
+import Foundation
+
+/// A server that says to HELLO that it is the primary, and to all else what a test wants.
+final class FakeServer: Sendable {
+    let port: UInt16
+    private let listener: Int32
+
+    /// `answer` gives the bytes for what came in on the connection of this number, from 1 on.
+    init(_ answer: @escaping @Sendable (Int, String) -> String) throws {
+        let listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        var address = sockaddr_in()
+        address.sin_family = sa_family_t(AF_INET)
+        address.sin_addr.s_addr = inet_addr("127.0.0.1")
+        var length = socklen_t(MemoryLayout<sockaddr_in>.size)
+        let status = withUnsafeMutablePointer(to: &address) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { raw in
+                bind(listener, raw, length) == 0 && listen(listener, 16) == 0
+                    ? getsockname(listener, raw, &length) : -1
+            }
+        }
+        guard status == 0 else { throw Trouble("no port for a server") }
+        self.listener = listener
+        port = UInt16(bigEndian: address.sin_port)
+        Thread.detachNewThread {
+            var count = 0
+            while true {
+                let fd = accept(listener, nil, nil)
+                guard fd >= 0 else { return }
+                count += 1
+                let number = count
+                Thread.detachNewThread { Self.serve(fd) { answer(number, $0) } }
+            }
+        }
+    }
+
+    /// Takes no more connections.
+    func stop() {
+        shutdown(listener, Int32(SHUT_RDWR))
+        close(listener)
+    }
+
+    private static let hello =
+        "%3\r\n$5\r\nproto\r\n:3\r\n$4\r\nmode\r\n$7\r\nprimary\r\n$4\r\nview\r\n:1\r\n"
+
+    private static func serve(_ fd: Int32, _ answer: (String) -> String) {
+        defer { close(fd) }
+        var chunk = [UInt8](repeating: 0, count: 4096)
+        while true {
+            let count = recv(fd, &chunk, chunk.count, 0)
+            guard count > 0 else { return }
+            let text = String(decoding: chunk[..<count], as: UTF8.self)
+            let bytes = Array((text.contains("HELLO") ? hello : answer(text)).utf8)
+            guard send(fd, bytes, bytes.count, Int32(MSG_NOSIGNAL)) == bytes.count else { return }
+        }
+    }
+}
