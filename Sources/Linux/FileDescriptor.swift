@@ -30,6 +30,21 @@ package struct FileDescriptor: ~Copyable, Sendable {
     }
 }
 
+/// Two descriptors: what is sent into one comes out of the other. Sending to one whose other end is
+/// closed is an error, not a signal.
+package struct Channel: ~Copyable, Sendable {
+    package let near: FileDescriptor
+    package let far: FileDescriptor
+
+    package init() throws(SystemError) {
+        var ends: [CInt] = [-1, -1]
+        let type = CInt(SOCK_STREAM.rawValue) | CInt(SOCK_CLOEXEC.rawValue)
+        guard socketpair(AF_UNIX, type, 0, &ends) == 0 else { throw SystemError("socketpair") }
+        near = FileDescriptor(owning: ends[0])
+        far = FileDescriptor(owning: ends[1])
+    }
+}
+
 /// What a read or write that does not block came to.
 package enum Transfer: Equatable, Sendable {
     case bytes(Int)

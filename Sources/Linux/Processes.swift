@@ -36,18 +36,21 @@ package enum Processes {
         return hash
     }
 
-    /// Starts `arguments[0]` in a session of its own with no input, no output, its messages to
-    /// `errorsTo` (nil: nowhere) and no other descriptor of ours.
-    package static func spawn(_ arguments: [String], errorsTo: CInt?) throws(SystemError) -> Int32 {
+    /// Starts `arguments[0]` in a session of its own with these descriptors as its input, output and
+    /// messages (nil: nothing, nowhere) and no other one of ours.
+    package static func spawn(
+        _ arguments: [String], input: CInt? = nil, output: CInt? = nil, errorsTo: CInt?
+    ) throws(SystemError) -> Int32 {
         var actions = posix_spawn_file_actions_t()
         posix_spawn_file_actions_init(&actions)
         defer { posix_spawn_file_actions_destroy(&actions) }
-        posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
-        posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0)
-        if let errorsTo {
-            posix_spawn_file_actions_adddup2(&actions, errorsTo, 2)
-        } else {
-            posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0)
+        let streams = [(0, input, O_RDONLY), (1, output, O_WRONLY), (2, errorsTo, O_WRONLY)]
+        for (number, source, mode) in streams {
+            if let source {
+                posix_spawn_file_actions_adddup2(&actions, source, CInt(number))
+            } else {
+                posix_spawn_file_actions_addopen(&actions, CInt(number), "/dev/null", mode, 0)
+            }
         }
         clinux_spawn_close_from(&actions, 3)
 

@@ -49,8 +49,8 @@ final class Connection {
     private(set) var lastWitness: Instance?
     /// The client caches answers and is told when they are void.
     var isTracking = false
-    /// The command just seen waits for other clients' caches; it has not been carried out.
-    var isGated = false
+    /// The reservation that waits for other clients' caches.
+    var gate: Gate?
     /// Not read before this moment (monotonic nanoseconds).
     var readAfter: UInt64 = 0
     /// The client is about to go and is not to be chosen any more.

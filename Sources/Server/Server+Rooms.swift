@@ -3,6 +3,36 @@ import Replication
 import Services
 import Wire
 
+/// A reservation that waits for the caches that show its room.
+struct Gate {
+    enum Behind {
+        case acknowledgement
+        case lease
+    }
+
+    let request: Request
+    let room: Int
+    let name: [UInt8]
+    /// What came behind it on its connection and was carried out; the replies must wait.
+    var behind: [Behind] = []
+
+    static let behindMax = 64
+    /// With so much unread input behind it the connection is not read.
+    static let inputBytesMax = 64 << 10
+
+    /// Nil: it changes no room.
+    init?(_ request: Request, _ command: RoomCommand, _ rooms: Rooms) {
+        switch command {
+        case .reserve(let place), .delete(let place):
+            guard let room = rooms.catalogue.room(place.room) else { return nil }
+            self.room = room
+            name = place.room
+        case .catalogue: return nil
+        }
+        self.request = request
+    }
+}
+
 // The ROOM.* commands, and the clients that cache their answers.
 extension Server {
     func roomCommand(
@@ -23,9 +53,8 @@ extension Server {
             guard requirePrimary(connection) else { return }
             wait(connection, .read(.check(room: room)))
         case .write(let command):
-            guard requirePrimary(connection), mayWrite(command, connection) else { return }
-            batch.append(Request(command: command.encode()))
-            wait(connection, .request)
+            guard requirePrimary(connection) else { return }
+            write(Request(command: command.encode()), command, connection)
         }
     }
 
@@ -35,9 +64,7 @@ extension Server {
     ) {
         switch RoomRequest(verb: verb, words) {
         case .write(let command):
-            guard mayWrite(command, connection) else { return }
-            batch.append(Request(call: call, command: command.encode()))
-            wait(connection, .request)
+            write(Request(call: call, command: command.encode()), command, connection)
         case .wrongCount where verb == "ROOM.RESERVE" || verb == "ROOM.DELETE":
             replyText(connection, RoomRequest.wrongCountText)
         case .list, .check, .wrongCount, nil:
@@ -79,15 +106,7 @@ extension Server {
         let usage = "CLIENT TRACKING ON [LEASE]|OFF|ACK [key ...]"
         guard arguments.count >= 3 else { return replyArity(connection, usage) }
         if arguments.equals(2, "ack") {
-            var rooms: [Int]?
-            if arguments.count > 3 {
-                rooms = []
-                for index in 3..<arguments.count {
-                    let room = executor.service.rooms.catalogue.room(arguments.array(index))
-                    if let room { rooms?.append(room) }
-                }
-            }
-            leases.acknowledge(connection.number, rooms: rooms)
+            acknowledge(arguments, connection)
             replyOK(connection)
         } else if arguments.count == 3, arguments.equals(2, "off") {
             stopTracking(connection)
@@ -112,6 +131,20 @@ extension Server {
         } else {
             replyArity(connection, usage)
         }
+    }
+
+    private func acknowledge(
+        _ arguments: borrowing CommandArguments, _ connection: Connection
+    ) {
+        var rooms: [Int]?
+        if arguments.count > 3 {
+            rooms = []
+            for index in 3..<arguments.count {
+                let room = executor.service.rooms.catalogue.room(arguments.array(index))
+                if let room { rooms?.append(room) }
+            }
+        }
+        leases.acknowledge(connection.number, rooms: rooms)
     }
 
     private static let tooManyCaches = "BUSY \(CacheLeases.cachesMax) clients cache answers already"
@@ -144,25 +177,28 @@ extension Server {
         leases.disconnect(connection.number)
     }
 
-    /// Whether a reservation may be proposed now. If not, the connection is read again, from this
-    /// command on, when the caches that show the room know that it is about to change.
-    private func mayWrite(_ command: RoomCommand, _ connection: Connection) -> Bool {
-        let name: [UInt8]
-        switch command {
-        case .reserve(let place), .delete(let place): name = place.room
-        case .catalogue: return true
+    /// Proposes a reservation, at once or when the caches that show the room know that it is about
+    /// to change.
+    private func write(_ request: Request, _ command: RoomCommand, _ connection: Connection) {
+        if let gate = Gate(request, command, executor.service.rooms), !mayWrite(gate, connection) {
+            if connection.mustBeRead {
+                // What comes behind it may be what requests wait for.
+                replyError(connection, "BUSY caches are being told of the change; try again")
+            } else {
+                connection.gate = gate
+                gated.append(connection)
+            }
+            return
         }
-        guard let room = executor.service.rooms.catalogue.room(name) else { return true }
+        batch.append(request)
+        wait(connection, .request)
+    }
+
+    private func mayWrite(_ gate: Gate, _ connection: Connection) -> Bool {
         let verdict = leases.beginWrite(
-            room, by: connection.number, at: Clock.monotonicNanoseconds())
+            gate.room, by: connection.number, at: Clock.monotonicNanoseconds())
         guard case .wait(let holders) = verdict else { return true }
-        for holder in holders { pushInvalidate([name], to: holder) }
-        if connection.mustBeRead {
-            // What comes behind it may be what requests wait for.
-            replyError(connection, "BUSY caches are being told of the change; try again")
-        } else {
-            connection.isGated = true
-        }
+        for holder in holders { pushInvalidate([gate.name], to: holder) }
         return false
     }
 
@@ -215,12 +251,27 @@ extension Server {
         }
     }
 
-    // MARK: Connections that are not read for a while
+    // MARK: The gate
 
-    func gate(_ connection: Connection) {
-        connection.isGated = false
-        gated.append(connection)
-        suspend(connection)
+    /// Carries out a command behind a reservation that waits: only what other reservations may wait
+    /// for in their turn, or two clients that write what the other has cached would wait for each
+    /// other. False: not such a command.
+    func passesGate(_ bytes: Span<UInt8>, _ connection: Connection) -> Bool {
+        let arguments = CommandArguments(bytes: bytes, ranges: parser.ranges)
+        guard arguments.count >= 3, arguments.equals(0, "client"),
+            arguments.equals(1, "tracking"),
+            let count = connection.gate?.behind.count, count < Gate.behindMax
+        else { return false }
+        if arguments.equals(2, "ack") {
+            acknowledge(arguments, connection)
+            connection.gate?.behind.append(.acknowledgement)
+            return true
+        }
+        guard arguments.count == 4, arguments.equals(2, "on"), arguments.equals(3, "lease") else {
+            return false
+        }
+        connection.gate?.behind.append(.lease)
+        return true
     }
 
     /// Looks again at what waits for caches, whenever there is news of them.
@@ -230,8 +281,34 @@ extension Server {
         areGatedDue = false
         let list = gated
         gated = []
-        for connection in list where connection.isOpen { resume(connection) }
+        for connection in list where connection.isOpen { open(connection) }
     }
+
+    private func open(_ connection: Connection) {
+        guard let gate = connection.gate else { return }
+        if isPrimary {
+            if batch.isFull, replica.acceptsRequests { proposeTurn() }
+            guard !batch.isFull, !waiters.isFull, mayWrite(gate, connection) else {
+                gated.append(connection)
+                return
+            }
+            batch.append(gate.request)
+            wait(connection, .request)
+        } else {
+            replyError(connection, redirectError)
+        }
+        connection.gate = nil
+        for item in gate.behind {
+            switch item {
+            case .acknowledgement: replyOK(connection)
+            case .lease where isPrimary: wait(connection, .read(.lease))
+            case .lease: replyError(connection, redirectError)
+            }
+        }
+        if connection.isPaused { resume(connection) } else { parseInput(connection) }
+    }
+
+    // MARK: Delayed replies
 
     /// `--reply-delay`: this connection alone waits, as if the server had much to do.
     func noteReply(_ connection: Connection) {
@@ -261,7 +338,7 @@ extension Server {
         resumeDelayed()
     }
 
-    private func suspend(_ connection: Connection) {
+    func suspend(_ connection: Connection) {
         guard !connection.isPaused else { return }
         connection.isPaused = true
         poller.modify(connection.fd.raw, read: false, write: connection.wantsWrite)

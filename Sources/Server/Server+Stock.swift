@@ -34,7 +34,7 @@ extension Server {
         connection.version = version
         let view = replica.isMember || replica.status == .learning ? replica.view : nil
         reply(connection) { bytes in
-            RESP.map(12, version, into: &bytes)
+            RESP.map(13, version, into: &bytes)
             func add(_ key: String, _ value: String?) {
                 RESP.bulk(key, into: &bytes)
                 if let value {
@@ -59,6 +59,11 @@ extension Server {
             add("instance", me.instance.description)
             add("heartbeat", Int64(settings.heartbeatMilliseconds))
             add("misses", Int64(settings.misses))
+            RESP.bulk("backups", into: &bytes)
+            RESP.array(view?.backups.count ?? 0, into: &bytes)
+            for backup in view?.backups ?? [] {
+                RESP.bulk(backup.address.description, into: &bytes)
+            }
         }
     }
 

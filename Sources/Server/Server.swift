@@ -65,7 +65,7 @@ package final class Server {
     var leases = CacheLeases(length: Settings.leaseMilliseconds * 1_000_000)
     /// Connections that cache, by number. Only looked up, never walked.
     var trackers: [CacheLeases.Holder: Connection] = [:]
-    /// Connections whose next command waits for caches.
+    /// Connections with a reservation that waits for caches.
     var gated: [Connection] = []
     var gatedVersion: UInt64 = 0
     var areGatedDue = false
@@ -286,6 +286,9 @@ package final class Server {
                     connection.input.append(contentsOf: chunk[..<count])
                     parseInput(connection)
                 }
+                if connection.gate != nil, connection.input.count > Gate.inputBytesMax {
+                    suspend(connection)
+                }
                 if count < chunk.count { return }
             }
         }
@@ -316,14 +319,12 @@ package final class Server {
             case .blank: start = parser.next
             case .command:
                 let next = parser.next
-                if connection.witness != nil, isFull || connection.hasManyPending {
+                if connection.gate != nil {
+                    guard passesGate(bytes, connection) else { return start }
+                } else if connection.witness != nil, isFull || connection.hasManyPending {
                     executeUnlessBusy(bytes, connection)
                 } else {
                     execute(bytes, connection)
-                }
-                if connection.isGated {
-                    gate(connection)
-                    return start
                 }
                 start = next
             case .malformed(let error):

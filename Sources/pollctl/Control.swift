@@ -47,7 +47,8 @@ enum Control {
               stop                 end both servers
               link cut|heal        test hook: cut the link between the servers
               promote --force [A]  make a backup primary on your word alone
-              demo                 show it all on this machine, in a few seconds
+              demo                 show the pair on this machine, in a few seconds
+              demo rooms           show a group of servers, reservations and caches
               bench                measure it on this machine
 
             bench starts a pair of its own unless --servers is given. ballot_us: from sending a
@@ -122,9 +123,16 @@ enum Control {
             try replicas.link(rest[0])
         case "promote": try promote(rest, arguments, replicas)
         case "demo":
-            try expect(rest, 0...0, "demo")
-            var demo = try Demo(isQuiet: isQuiet)
-            try demo.run()
+            guard rest.isEmpty || rest == ["rooms"] else {
+                throw UsageError("usage: pollctl demo [rooms]")
+            }
+            if rest.isEmpty {
+                var demo = try Demo(isQuiet: isQuiet)
+                try demo.run()
+            } else {
+                var demo = try RoomDemo(isQuiet: isQuiet)
+                try demo.run()
+            }
         case "bench":
             try expect(rest, 0...0, "bench")
             try bench(arguments, servers)

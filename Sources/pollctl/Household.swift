@@ -41,11 +41,15 @@ final class Household {
     }
 
     /// Starts a program; its messages go to `name.messages` in the folder.
-    func start(_ program: String, _ arguments: [String], name: String) throws(Failure) -> Int32 {
+    func start(
+        _ program: String, _ arguments: [String], name: String, input: CInt? = nil,
+        output: CInt? = nil
+    ) throws(Failure) -> Int32 {
         let path = try path(of: program)
         do throws(SystemError) {
             let messages = try Files.openForAppending("\(folder)/\(name).messages")
-            return try Processes.spawn([path] + arguments, errorsTo: messages.raw)
+            return try Processes.spawn(
+                [path] + arguments, input: input, output: output, errorsTo: messages.raw)
         } catch { throw Failure(error) }
     }
 

@@ -10,7 +10,7 @@ struct LocalPair {
 
     init(_ household: Household) throws(Failure) {
         self.household = household
-        addresses = try Self.freeAddresses()
+        addresses = try Self.freeAddresses(2)
     }
 
     var servers: String { addresses.map(\.description).joined(separator: ",") }
@@ -61,15 +61,16 @@ struct LocalPair {
 
     var messages: String { "\(household.folder)/pollsrv.messages" }
 
-    /// Two ports that nobody has. They are free again when the servers start, so another program
-    /// could take one in between; the servers would then say so.
-    private static func freeAddresses() throws(Failure) -> [Address] {
+    /// Ports that nobody has. They are free again when the servers start, so another program could
+    /// take one in between; the servers would then say so.
+    static func freeAddresses(_ count: Int) throws(Failure) -> [Address] {
+        guard count > 0 else { return [] }
+        let listener: FileDescriptor
         do throws(SystemError) {
-            let first = try Sockets.listen(host: "127.0.0.1", port: 0)
-            let second = try Sockets.listen(host: "127.0.0.1", port: 0)
-            return [first.raw, second.raw].map { fd in
-                Address(host: "127.0.0.1", port: Sockets.localPort(fd))
-            }
+            listener = try Sockets.listen(host: "127.0.0.1", port: 0)
         } catch { throw Failure(error) }
+        // It stays taken while the others are looked for.
+        let others = try freeAddresses(count - 1)
+        return [Address(host: "127.0.0.1", port: Sockets.localPort(listener.raw))] + others
     }
 }

@@ -83,8 +83,8 @@ struct Overview {
 
     private(set) var answers: [(address: Address, answer: Answer)] = []
 
-    /// Asks `servers`, then those that the answers name as primary or backup: an operator need
-    /// only know one of them.
+    /// Asks `servers`, then those that the answers name as members: an operator need only know one
+    /// of them.
     init(servers: [Address], milliseconds: UInt64) {
         var waiting = servers
         while !waiting.isEmpty {
@@ -96,6 +96,9 @@ struct Overview {
                 let report = try ServerReport.of(address, milliseconds: milliseconds)
                 answers.append((address, .report(report)))
                 waiting += [report.primary, report.backup].compactMap { $0?.address }
+                waiting += report.members.compactMap { member in
+                    Text.from("@", in: member).flatMap { Address(text: String($0.dropFirst())) }
+                }
             } catch {
                 answers.append((address, .failure(error)))
             }

@@ -23,6 +23,22 @@ enum Text {
         return text
     }
 
+    /// The parts between the places where `separator` stands, of which there is one more.
+    static func split(_ text: String, by separator: String) -> [String] {
+        var parts: [String] = []
+        var rest = text[...]
+        while let place = rest.firstRange(of: separator) {
+            parts.append(String(rest[..<place.lowerBound]))
+            rest = rest[place.upperBound...]
+        }
+        return parts + [String(rest)]
+    }
+
+    /// What of `text` begins with `word`; nil when that is not in it.
+    static func from(_ word: String, in text: String) -> String? {
+        text.firstRange(of: word).map { String(text[$0.lowerBound...]) }
+    }
+
     static func padded(_ text: String, _ width: Int) -> String {
         text + String(repeating: " ", count: max(0, width - text.count))
     }

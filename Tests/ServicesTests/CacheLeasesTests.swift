@@ -93,6 +93,30 @@ import Testing
         #expect(write(7, by: 1, at: 1) == .go)
     }
 
+    /// Its word on the first invalidation must not count for the second.
+    @Test func aWordThatIsOnItsWayCountsOnce() {
+        cache(1, 7, at: 0)
+        #expect(write(7, at: 1) == .wait(tell: [1]))
+        // The holder writes the room itself, and looks at it again, before its word comes.
+        #expect(write(7, by: 1, at: 2) == .go)
+        #expect(write(7, at: 2) == .go)
+        leases.proposed(through: 5)
+        leases.executed(through: 5)
+        #expect(!grant(1, 7, executed: 5, at: 3))
+        leases.acknowledge(1, rooms: [7])
+        #expect(grant(1, 7, executed: 5, at: 4))
+        #expect(write(7, at: 5) == .wait(tell: [1]))
+    }
+
+    @Test func norAfterALeaseAnew() {
+        cache(1, 7, at: 0)
+        #expect(write(7, at: 1) == .wait(tell: [1]))
+        #expect(renew(1, at: 200))
+        #expect(!grant(1, 7, at: 200))
+        leases.acknowledge(1, rooms: [7])
+        #expect(grant(1, 7, at: 202))
+    }
+
     @Test func whatIsBeingWrittenIsNotCached() {
         #expect(write(7, at: 0) == .go)
         #expect(renew(1, at: 0))

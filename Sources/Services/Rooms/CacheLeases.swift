@@ -27,7 +27,9 @@ package struct CacheLeases: Sendable {
         var until: UInt64?
         /// Ascending.
         var rooms: [Int] = []
-        /// Of these it was told that they are invalid, and has not said that it knows. Ascending.
+        /// It was told that these are invalid, and has not said that it knows. They are not given
+        /// to it again before that, whatever else has made them void: its word is on its way and
+        /// must not count for what it is told later. Ascending.
         var toldOf: [Int] = []
         var isConnected = true
     }
@@ -97,7 +99,6 @@ package struct CacheLeases: Sendable {
         // What it had under a lease that is over it has dropped.
         if let until = caches[index].until, until <= now {
             caches[index].rooms = []
-            caches[index].toldOf = []
             version += 1
         }
         caches[index].until = now + length
@@ -189,7 +190,6 @@ package struct CacheLeases: Sendable {
         if now >= writesFrom { writesFrom = 0 }
         if let own = index(of: writer) {
             caches[own].rooms.removeAll { $0 == room }
-            caches[own].toldOf.removeAll { $0 == room }
         }
         var tell: [Holder] = []
         var mustWait = writesFrom > now
