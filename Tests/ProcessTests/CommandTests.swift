@@ -26,7 +26,7 @@ extension ProcessSuite {
             let server = try cluster.start(
                 "primary", "/bin/sh", ["-c", "exec \(program) \(flags) <&- >&- 2>&-"])
             let pid = server.processIdentifier
-            try cluster.eventually("an answer") {
+            _ = try cluster.eventually("an answer") {
                 (try? RawClient(port).ask("PING")) == .text("PONG") ? true : nil
             }
             for number in 0...2 {
