@@ -65,7 +65,7 @@ let package = Package(
         .testTarget(
             name: "JournalTests", dependencies: ["Journal", "Wire"], swiftSettings: strict),
         .testTarget(
-            name: "StorageTests", dependencies: ["Storage", "Journal", "Wire", "Linux"],
+            name: "StorageTests", dependencies: ["Storage", "Journal", "Wire", "Linux", "pollctl"],
             swiftSettings: strict),
         .testTarget(
             name: "ReplicationTests", dependencies: ["Replication", "Services", "Wire"],

@@ -114,7 +114,8 @@ package enum Recovery {
             ruling: .cutAndAsk, reason: "a rotten tail looks torn; only a peer can tell them apart"),
         Row(
             checkpoints: CheckpointState.allCases, segments: [.tornTail], peers: [false],
-            ruling: .cut, reason: "its write never ended, so nothing was answered for"),
+            ruling: .cut,
+            reason: "taken for a write that never ended, of which nothing was answered for; said"),
         Row(
             checkpoints: CheckpointState.allCases, segments: [.rot, .missing, .chainBroken],
             peers: [true], ruling: .ask,

@@ -107,7 +107,9 @@ package struct SegmentReader: Sendable {
             stop = stopAtBreak(span)
             return nil
         }
-        guard LittleEndian.read64(span, at: offset + 8) == chain else {
+        // A record that was written behind this place stands here by mistake.
+        let durable = Int(LittleEndian.read32(span, at: offset + 16))
+        guard LittleEndian.read64(span, at: offset + 8) == chain, durable <= offset else {
             stop = .flaw(
                 Flaw(.chain, at: offset, "an intact record that does not continue the one before"))
             return nil
@@ -116,7 +118,7 @@ package struct SegmentReader: Sendable {
             let record = try RecordCoding.record(kind: bytes[offset + 23], bytes, in: content)
             chain = LittleEndian.read64(span, at: offset)
             lastOffset = offset
-            lastDurable = Int(LittleEndian.read32(span, at: offset + 16))
+            lastDurable = durable
             offset = content.upperBound
             count += 1
             return record
@@ -127,14 +129,10 @@ package struct SegmentReader: Sendable {
     }
 
     /// The place of the content of the record that begins at `start`, if an intact one does.
-    private func content(_ span: Span<UInt8>, at start: Int, durableBehind bound: Int = -1)
-        -> Range<Int>?
-    {
+    private func content(_ span: Span<UInt8>, at start: Int) -> Range<Int>? {
         guard start <= span.count - RecordFrame.headerBytes,
             RecordCoding.kinds.contains(span[start + 23])
         else { return nil }
-        let durable = Int(LittleEndian.read32(span, at: start + 16))
-        guard durable <= start, durable > bound else { return nil }
         let length = Int(LittleEndian.read32(span, at: start + 20) & 0xff_ffff)
         let first = start + RecordFrame.headerBytes
         guard length <= span.count - first else { return nil }
@@ -157,7 +155,8 @@ package struct SegmentReader: Sendable {
         var place = offset + 1
         // The last byte of a record may be zero, its kind is not.
         while place + RecordFrame.headerBytes <= span.count, place < last {
-            if content(span, at: place, durableBehind: offset) != nil {
+            let durable = Int(LittleEndian.read32(span, at: place + 16))
+            if durable > offset, durable <= place, content(span, at: place) != nil {
                 return .flaw(
                     Flaw(.rot, at: offset, "rot: the intact record at \(place) was written later"))
             }

@@ -52,6 +52,11 @@ extension Files {
         guard unlink(path) == 0 || errno == ENOENT else { throw SystemError("unlink", path) }
     }
 
+    /// Removes an empty folder.
+    package static func removeFolder(_ path: String) throws(SystemError) {
+        guard rmdir(path) == 0 else { throw SystemError("rmdir", path) }
+    }
+
     /// Makes the names in a folder durable.
     package static func syncFolder(_ path: String) throws(SystemError) {
         let raw = uninterrupted { clinux_open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0) }

@@ -85,8 +85,8 @@ package struct Store: ~Copyable {
     package let options: Options
     /// nil: the folder is blank.
     package internal(set) var identity: Identity?
-    /// What opening found; nil when the folder is blank.
-    package let survey: Survey?
+    /// What opening found; nil when the folder is blank, and once `resume` has given it away.
+    package private(set) var survey: Survey?
     package internal(set) var counts = Counts()
     /// Set by the first write or sync that failed.
     package internal(set) var failure: SystemError?
@@ -174,6 +174,7 @@ package struct Store: ~Copyable {
                 throw .system(error)
             }
         }
+        self.survey = nil
         return Resumption(verdict: verdict, recovered: survey.recovered)
     }
 
