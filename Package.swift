@@ -22,6 +22,9 @@ let package = Package(
     ],
     targets: [
         .target(name: "Wire", swiftSettings: pure),
+        .target(name: "Journal", dependencies: ["Wire"], swiftSettings: pure),
+        .target(
+            name: "Storage", dependencies: ["Journal", "Wire", "Linux"], swiftSettings: strict),
         .target(name: "Replication", dependencies: ["Wire"], swiftSettings: pure),
         .target(name: "Services", dependencies: ["Wire"], swiftSettings: pure),
         .target(
@@ -50,7 +53,7 @@ let package = Package(
             dependencies: ["Client", "Arguments", "Linux", "Wire"], swiftSettings: strict),
         .executableTarget(
             name: "pollctl",
-            dependencies: ["Client", "Wire", "Linux", "Arguments"],
+            dependencies: ["Client", "Journal", "Storage", "Wire", "Linux", "Arguments"],
             swiftSettings: strict),
         .executableTarget(
             name: "pollsim",
@@ -59,6 +62,11 @@ let package = Package(
         .testTarget(
             name: "ServicesTests", dependencies: ["Services", "Wire"], swiftSettings: strict),
         .testTarget(name: "WireTests", dependencies: ["Wire"], swiftSettings: strict),
+        .testTarget(
+            name: "JournalTests", dependencies: ["Journal", "Wire"], swiftSettings: strict),
+        .testTarget(
+            name: "StorageTests", dependencies: ["Storage", "Journal", "Wire", "Linux", "pollctl"],
+            swiftSettings: strict),
         .testTarget(
             name: "ReplicationTests", dependencies: ["Replication", "Services", "Wire"],
             swiftSettings: strict),

@@ -23,6 +23,10 @@ package struct SystemError: Error, Equatable, CustomStringConvertible, Sendable 
 
     package var isAddressInUse: Bool { code == EADDRINUSE }
     package var isRefused: Bool { code == ECONNREFUSED }
+    package var isNoSpace: Bool { code == ENOSPC || code == EDQUOT }
+    package var isMissing: Bool { code == ENOENT }
+    package static var noSpace: CInt { ENOSPC }
+    package static var inputOutput: CInt { EIO }
     package var isOutOfDescriptors: Bool { code == EMFILE || code == ENFILE }
 }
 

@@ -7,7 +7,7 @@ import Wire
 enum Control {
     private static let commands = [
         "status", "open", "close", "results", "switchover", "stop", "link", "promote", "demo",
-        "bench",
+        "bench", "journal",
     ]
 
     private static let syntax = CommandLineSyntax(
@@ -18,7 +18,8 @@ enum Control {
                 "--servers", value: "A,B", default: "127.0.0.1:7001,127.0.0.1:7002",
                 "the two servers; any one live server is enough"),
             Flag("--timeout", value: "DUR", default: "10s", "how long to try"),
-            Flag("--json", "status, bench: JSON for programs"),
+            Flag("--json", "status, bench, journal: JSON for programs"),
+            Flag("--records", "journal: list the records"),
             Flag("--deadline", value: "DUR", default: "0s", "open: when the vote closes anyway"),
             Flag(
                 "--roll", value: "joined|open", default: "joined",
@@ -35,6 +36,10 @@ enum Control {
             Flag(
                 "--relay",
                 "bench: the direct link, then cut, over clients that relay; a pair of its own"),
+            Flag(
+                "--disk", value: "DIR",
+                "bench: the journal alone, in a folder of its own in DIR; no servers"),
+            Flag("--entries", value: "N", default: "10000000", "bench --disk: entries to recover"),
             Flag("--failover", value: "R", "bench: R kills of the primary, time to the result"),
         ],
         details: """
@@ -50,6 +55,7 @@ enum Control {
               demo                 show the pair on this machine, in a few seconds
               demo rooms           show a group of servers, reservations and caches
               bench                measure it on this machine
+              journal DIR          verify a server's journal, offline; changes nothing
 
             bench starts a pair of its own unless --servers is given. ballot_us: from sending a
             ballot to the primary's OK. result_us: from asking for a vote to be opened to its
@@ -137,6 +143,12 @@ enum Control {
         case "bench":
             try expect(rest, 0...0, "bench")
             try bench(arguments, servers)
+        case "journal":
+            try expect(rest, 1...1, "journal DIR [--records] [--json]")
+            try JournalCommand(
+                folder: rest[0], listsRecords: arguments.isSet("--records"),
+                asJSON: arguments.isSet("--json")
+            ).run()
         default:
             let nearest = CommandLineSyntax.nearest(to: command, among: commands)
             let hint = nearest.map { "; did you mean \($0)?" } ?? ""
@@ -176,6 +188,14 @@ enum Control {
         if arguments.isSet("--failover") {
             let rounds = try arguments.number("--failover", default: 20, in: 1...1_000)
             try FailoverBench(rounds: Int(rounds), isJSON: isJSON).run()
+            return
+        }
+        if let folder = arguments.string("--disk") {
+            let entries = try arguments.number(
+                "--entries", default: 10_000_000, in: 1_000...1_000_000_000)
+            try DiskBench(
+                folder: folder, entries: Int(entries), seconds: Double(seconds), isJSON: isJSON
+            ).run()
             return
         }
         let isTalking =

@@ -40,6 +40,10 @@ static inline int clinux_fcntl_int(int fd, int command, int argument) {
 static inline int clinux_open(const char *path, int flags, mode_t mode) {
     return open(path, flags, mode);
 }
+// glibc declares fallocate only under _GNU_SOURCE.
+static inline int clinux_fallocate(int fd, off_t offset, off_t length) {
+    return (int)syscall(SYS_fallocate, fd, 0, offset, length);
+}
 static inline int clinux_accept4(int fd, int flags) {
     return (int)syscall(SYS_accept4, fd, NULL, NULL, flags);
 }

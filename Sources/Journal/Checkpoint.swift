@@ -1,0 +1,146 @@
+package import Wire
+
+/// The first 120 bytes of a checkpoint: the services' state as it is after an op.
+///
+///     0   8  magic, `PSRVCKPT`
+///     8   4  format version
+///     12  4  length of this header
+///     16 16  service
+///     32 16  priority and id of the replica
+///     48  8  instance
+///     56  8  op
+///     64  8  view of the entry that ends with this op
+///     72  8  number of the segment that replay begins with: every entry behind the op that was
+///            ever appended stands in it or later
+///     80  8  checksum of that segment's header
+///     88  4  origin: 0 taken here, 1 received from another replica
+///     92  4  bytes in a piece
+///     96  8  bytes of the snapshot
+///     104 8  salt: random; seeds the checksums of the pieces
+///     112 8  XXH64 of bytes 0 to 112, seed 0
+///
+/// Then the snapshot in pieces, the last one shorter, behind each piece its XXH64, seeded with the
+/// salt plus the piece's number from 0; nothing behind the last.
+package struct CheckpointHeader: Hashable, Sendable {
+    package enum Origin: UInt32, Hashable, Sendable {
+        case taken = 0
+        /// Counts only if the journal says, by a record `restored`, that it was made use of.
+        case received = 1
+    }
+
+    package var identity: Identity
+    package var op: OpNumber
+    package var view: ViewNumber
+    package var segment: UInt64
+    package var segmentChecksum: UInt64
+    package var origin: Origin
+    package var pieceBytes: Int
+    package var snapshotBytes: Int
+    package var salt: UInt64
+
+    package init(
+        identity: Identity, op: OpNumber, view: ViewNumber, segment: UInt64,
+        segmentChecksum: UInt64, origin: Origin, snapshotBytes: Int, salt: UInt64,
+        pieceBytes: Int = Self.pieceBytesUsual
+    ) {
+        self.identity = identity
+        self.op = op
+        self.view = view
+        self.segment = segment
+        self.segmentChecksum = segmentChecksum
+        self.origin = origin
+        self.pieceBytes = pieceBytes
+        self.snapshotBytes = snapshotBytes
+        self.salt = salt
+    }
+
+    package static let byteCount = 120
+    package static let pieceBytesUsual = 64 << 10
+    static let magic = Array("PSRVCKPT".utf8)
+
+    package static func name(_ op: OpNumber) -> String { "checkpoint-\(op)" }
+
+    package var bytes: [UInt8] {
+        var bytes = Self.magic
+        LittleEndian.append(Identity.formatVersion, to: &bytes)
+        LittleEndian.append(UInt32(Self.byteCount), to: &bytes)
+        identity.append(to: &bytes)
+        for value in [op.rawValue, view.rawValue, segment, segmentChecksum] {
+            LittleEndian.append(value, to: &bytes)
+        }
+        LittleEndian.append(origin.rawValue, to: &bytes)
+        LittleEndian.append(UInt32(pieceBytes), to: &bytes)
+        LittleEndian.append(UInt64(snapshotBytes), to: &bytes)
+        LittleEndian.append(salt, to: &bytes)
+        LittleEndian.append(Checksum.of(bytes), to: &bytes)
+        return bytes
+    }
+
+    package init(_ bytes: Span<UInt8>) throws(Flaw) {
+        try checkHead(bytes, magic: Self.magic, length: Self.byteCount, what: "checkpoint")
+        identity = Identity(bytes, at: 16)
+        op = OpNumber(LittleEndian.read64(bytes, at: 56))
+        view = ViewNumber(LittleEndian.read64(bytes, at: 64))
+        segment = LittleEndian.read64(bytes, at: 72)
+        segmentChecksum = LittleEndian.read64(bytes, at: 80)
+        pieceBytes = Int(LittleEndian.read32(bytes, at: 92))
+        let snapshot = LittleEndian.read64(bytes, at: 96)
+        salt = LittleEndian.read64(bytes, at: 104)
+        guard let origin = Origin(rawValue: LittleEndian.read32(bytes, at: 88)), pieceBytes > 0,
+            op.rawValue < .max, segment > 0, snapshot <= UInt64(bytes.count)
+        else { throw Flaw(.rot, at: 56, "a checkpoint's header without sense") }
+        self.origin = origin
+        snapshotBytes = Int(snapshot)
+    }
+
+    package var pieceCount: Int { (snapshotBytes + pieceBytes - 1) / pieceBytes }
+    package var fileBytes: Int { Self.byteCount + snapshotBytes + 8 * pieceCount }
+}
+
+/// A checkpoint as it was read.
+package struct Checkpoint: Hashable, Sendable {
+    package var header: CheckpointHeader
+    package var snapshot: [UInt8]
+
+    /// The whole file.
+    package static func encode(_ header: CheckpointHeader, _ snapshot: [UInt8]) -> [UInt8] {
+        precondition(header.snapshotBytes == snapshot.count, "a header of another snapshot")
+        var bytes: [UInt8] = []
+        bytes.reserveCapacity(header.fileBytes)
+        bytes.append(contentsOf: header.bytes)
+        for piece in 0..<header.pieceCount {
+            let start = piece * header.pieceBytes
+            let end = min(start + header.pieceBytes, snapshot.count)
+            bytes.append(contentsOf: snapshot[start..<end])
+            let seed = header.salt &+ UInt64(piece)
+            LittleEndian.append(
+                Checksum.of(snapshot.span, in: start..<end, seed: seed), to: &bytes)
+        }
+        return bytes
+    }
+
+    /// Throws the first rotten piece with its offset in the file.
+    package init(_ bytes: [UInt8]) throws(Flaw) {
+        header = try CheckpointHeader(bytes.span)
+        guard bytes.count == header.fileBytes else {
+            throw Flaw(
+                .rot, at: min(bytes.count, header.fileBytes),
+                "\(bytes.count) bytes instead of \(header.fileBytes)")
+        }
+        snapshot = []
+        snapshot.reserveCapacity(header.snapshotBytes)
+        var place = CheckpointHeader.byteCount
+        for piece in 0..<header.pieceCount {
+            let length = min(header.pieceBytes, header.snapshotBytes - piece * header.pieceBytes)
+            let seed = header.salt &+ UInt64(piece)
+            let expected = LittleEndian.read64(bytes.span, at: place + length)
+            guard Checksum.of(bytes.span, in: place..<place + length, seed: seed) == expected else {
+                throw Flaw(
+                    .rot, at: place,
+                    "piece \(piece + 1) of \(header.pieceCount), \(length) bytes, is rotten")
+            }
+            snapshot.append(contentsOf: bytes[place..<place + length])
+            place += length + 8
+        }
+    }
+}

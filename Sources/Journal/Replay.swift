@@ -1,0 +1,105 @@
+package import Wire
+
+/// What a replica was when its journal ended.
+package struct Recovered: Hashable, Sendable {
+    /// The services' state as it is after this op: `snapshot`, or the beginning (op 0).
+    package var op: OpNumber
+    /// The view of the entry that ends with `op`; 0 at the beginning.
+    package var opView: ViewNumber
+    /// nil: the beginning.
+    package var snapshot: [UInt8]?
+    /// The newest view known.
+    package var view: View?
+    /// The log behind `op`, whether committed or not.
+    package var entries: [Entry]
+    package var promised: Standing.Promise?
+    package var accepted: Accepted?
+    package var proposed: ViewNumber?
+
+    /// The log's end.
+    package var last: OpNumber { entries.last?.last ?? op }
+}
+
+/// From records in order to what the replica was.
+package struct Replay: Sendable {
+    /// The state that the log continues.
+    package struct Base: Hashable, Sendable {
+        package var op: OpNumber
+        package var view: ViewNumber
+        /// It came from another replica, and counts from the record `restored` on.
+        package var isReceived: Bool
+
+        package init(op: OpNumber, view: ViewNumber, isReceived: Bool) {
+            self.op = op
+            self.view = view
+            self.isReceived = isReceived
+        }
+
+        package static let beginning = Base(
+            op: OpNumber(0), view: ViewNumber(0), isReceived: false)
+    }
+
+    package let base: Base
+    package private(set) var standing: Standing
+    /// Entries of the log with an op behind the base's. Before a received base has been restored
+    /// they may be another history's, which it replaces.
+    private var entries: [Entry] = []
+    private var isPending: Bool
+    /// The highest op of a state that the records ask for and the base does not have.
+    package private(set) var stateMissing: OpNumber?
+
+    /// `firstOp`: as the first segment's header says.
+    package init(base: Base, firstOp: OpNumber) {
+        self.base = base
+        standing = Standing(op: OpNumber(firstOp.rawValue - 1))
+        isPending = base.isReceived
+    }
+
+    /// Throws when the record contradicts those before it.
+    package mutating func take(_ record: Record) throws(DecodeError) {
+        switch record {
+        case .entry(let entry):
+            try standing.apply(record)
+            if entry.last > base.op { entries.append(entry) }
+        case .truncated(let after):
+            var kept = entries.count
+            while kept > 0, entries[kept - 1].last > after { kept -= 1 }
+            if kept < entries.count, entries[kept].first <= after {
+                throw DecodeError("truncated after \(after), in the middle of an entry")
+            }
+            try standing.apply(record)
+            entries.removeSubrange(kept...)
+            if let last = entries.last { standing.lastEntryView = last.view }
+        case .restored(let op):
+            if op > base.op {
+                stateMissing = op
+                throw DecodeError("the state after op \(op) is needed, and no checkpoint has it")
+            }
+            try standing.apply(record)
+            entries.removeAll()
+            if op == base.op { isPending = false }
+        case .view, .promised, .accepted, .proposed: try standing.apply(record)
+        }
+    }
+
+    /// A received base was never put to use: the replica stood on the checkpoint before it.
+    package var isBaseUnused: Bool { isPending }
+
+    /// What the records so far come to, without the base's snapshot. Throws when they do not meet
+    /// the base: they end before it, or an entry reaches over it.
+    package func recovered() throws(DecodeError) -> Recovered {
+        guard !isPending else {
+            throw DecodeError("the state received for op \(base.op) was never put to use")
+        }
+        guard standing.op >= base.op else {
+            throw DecodeError(
+                "the journal ends with op \(standing.op), its checkpoint with \(base.op)")
+        }
+        if let first = entries.first, first.first != base.op.next {
+            throw DecodeError("the entry from op \(first.first) reaches over the checkpoint's op")
+        }
+        return Recovered(
+            op: base.op, opView: base.view, snapshot: nil, view: standing.view, entries: entries,
+            promised: standing.promised, accepted: standing.accepted, proposed: standing.proposed)
+    }
+}

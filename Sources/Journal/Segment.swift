@@ -1,0 +1,167 @@
+package import Wire
+
+/// How a record stands in a segment: 24 bytes of header, then its content.
+///
+///     0   8  XXH64 of bytes 8 to the content's end, seeded with the segment's salt
+///     8   8  the checksum of the record before it (the header's, for the first)
+///     16  4  durable: the bytes of this file before this offset were durable when the record was
+///            handed to the kernel
+///     20  3  length of the content
+///     23  1  kind
+///
+/// Each record can be checked by itself, as a search for intact ones behind a broken one needs;
+/// and it names the one before it, so that a lost, swapped or stale record is noticed. (So do the
+/// prepares of TigerBeetle, by `checksum` and `parent`.)
+package enum RecordFrame {
+    package static let headerBytes = 24
+    package static let contentBytesMax = (1 << 24) - 1
+}
+
+/// Records in, bytes out. Holds what is not yet in the file.
+package struct SegmentWriter: Sendable {
+    /// What is to be written at `offset`.
+    package private(set) var pending: [UInt8] = []
+    package private(set) var offset: Int
+    /// The checksum of the last record, written or pending.
+    package private(set) var chain: UInt64
+    /// Bytes before it are durable.
+    package private(set) var durable: Int
+    package let salt: UInt64
+
+    /// Behind a header that is durable.
+    package init(_ header: SegmentHeader) {
+        self.init(
+            salt: header.salt, chain: header.checksum, offset: SegmentHeader.byteCount,
+            durable: SegmentHeader.byteCount)
+    }
+
+    package init(salt: UInt64, chain: UInt64, offset: Int, durable: Int) {
+        precondition(durable <= offset, "durable through \(durable) of \(offset)")
+        self.salt = salt
+        self.chain = chain
+        self.offset = offset
+        self.durable = durable
+    }
+
+    /// Where the file will end with what is pending.
+    package var end: Int { offset + pending.count }
+
+    package mutating func append(_ record: Record) {
+        let start = pending.count
+        pending.append(contentsOf: repeatElement(0, count: RecordFrame.headerBytes))
+        RecordCoding.append(record, to: &pending)
+        let length = pending.count - start - RecordFrame.headerBytes
+        precondition(length <= RecordFrame.contentBytesMax, "a record of \(length) bytes")
+        precondition(offset + pending.count <= Int(UInt32.max), "a segment of over 4 GiB")
+        LittleEndian.put(chain, into: &pending, at: start + 8)
+        LittleEndian.put(UInt32(durable), into: &pending, at: start + 16)
+        let kind = UInt32(RecordCoding.kind(of: record))
+        LittleEndian.put(UInt32(length) | kind &<< 24, into: &pending, at: start + 20)
+        chain = Checksum.of(pending.span, in: start + 8..<pending.count, seed: salt)
+        LittleEndian.put(chain, into: &pending, at: start)
+    }
+
+    /// What was pending is in the file.
+    package mutating func onWritten() {
+        offset += pending.count
+        pending.removeAll(keepingCapacity: true)
+    }
+
+    /// All that is in the file is durable.
+    package mutating func onSynced() { durable = offset }
+}
+
+/// The bytes of a segment in, its records out, and where and why it stopped.
+package struct SegmentReader: Sendable {
+    /// Where the records end.
+    package enum Stop: Hashable, Sendable {
+        /// Only zeros follow, or nothing.
+        case end
+        case flaw(Flaw)
+    }
+
+    package let header: SegmentHeader
+    /// Set when `next` has given nil.
+    package private(set) var stop: Stop?
+    /// Where the next record begins; behind the last one once stopped.
+    package private(set) var offset = SegmentHeader.byteCount
+    /// Where the record that `next` gave begins.
+    package private(set) var lastOffset = 0
+    /// What the record that `next` gave says to have been durable before it.
+    package private(set) var lastDurable = SegmentHeader.byteCount
+    package private(set) var chain: UInt64
+    package private(set) var count = 0
+    private let bytes: [UInt8]
+
+    package init(_ bytes: [UInt8]) throws(Flaw) {
+        header = try SegmentHeader(bytes.span)
+        chain = header.checksum
+        self.bytes = bytes
+    }
+
+    package mutating func next() -> Record? {
+        if stop != nil { return nil }
+        let bytes = bytes
+        let span = bytes.span
+        guard let content = content(span, at: offset) else {
+            stop = stopAtBreak(span)
+            return nil
+        }
+        // A record that was written behind this place stands here by mistake.
+        let durable = Int(LittleEndian.read32(span, at: offset + 16))
+        guard LittleEndian.read64(span, at: offset + 8) == chain, durable <= offset else {
+            stop = .flaw(
+                Flaw(.chain, at: offset, "an intact record that does not continue the one before"))
+            return nil
+        }
+        do {
+            let record = try RecordCoding.record(kind: bytes[offset + 23], bytes, in: content)
+            chain = LittleEndian.read64(span, at: offset)
+            lastOffset = offset
+            lastDurable = durable
+            offset = content.upperBound
+            count += 1
+            return record
+        } catch {
+            stop = .flaw(Flaw(.rot, at: offset, "a record without sense: \(error.text)"))
+            return nil
+        }
+    }
+
+    /// The place of the content of the record that begins at `start`, if an intact one does.
+    private func content(_ span: Span<UInt8>, at start: Int) -> Range<Int>? {
+        guard start <= span.count - RecordFrame.headerBytes,
+            RecordCoding.kinds.contains(span[start + 23])
+        else { return nil }
+        let length = Int(LittleEndian.read32(span, at: start + 20) & 0xff_ffff)
+        let first = start + RecordFrame.headerBytes
+        guard length <= span.count - first else { return nil }
+        let checksum = Checksum.of(span, in: start + 8..<first + length, seed: header.salt)
+        guard LittleEndian.read64(span, at: start) == checksum else { return nil }
+        return first..<first + length
+    }
+
+    /// No intact record begins at `offset`. A record behind it says which bytes were durable when
+    /// it was written: if the broken place is among them, it was answered for and has rotted. If
+    /// no record says so, it belongs to the last write, which need not have become durable, and of
+    /// which the disk may have kept any part.
+    private func stopAtBreak(_ span: Span<UInt8>) -> Stop {
+        var last = span.count
+        while last > offset, span[last - 1] == 0 { last -= 1 }
+        if offset < header.born {
+            return .flaw(Flaw(.rot, at: offset, "rot: the segment began with more records"))
+        }
+        if last == offset { return .end }
+        var place = offset + 1
+        // The last byte of a record may be zero, its kind is not.
+        while place + RecordFrame.headerBytes <= span.count, place < last {
+            let durable = Int(LittleEndian.read32(span, at: place + 16))
+            if durable > offset, durable <= place, content(span, at: place) != nil {
+                return .flaw(
+                    Flaw(.rot, at: offset, "rot: the intact record at \(place) was written later"))
+            }
+            place += 1
+        }
+        return .flaw(Flaw(.torn, at: offset, "a write that was not finished"))
+    }
+}

@@ -1,0 +1,253 @@
+package import Wire
+
+/// A journal's directory as it was found: what each file holds, and what the whole comes to.
+package struct Survey: Sendable {
+    package struct CheckpointReport: Sendable {
+        package let name: String
+        /// By the name.
+        package let op: OpNumber
+        package let header: CheckpointHeader?
+        package let flaw: Flaw?
+        /// Received, and the journal never says that it was put to use.
+        package var isUnused = false
+    }
+
+    package struct SegmentReport: Sendable {
+        package let header: SegmentHeader
+        package var byteCount: Int
+        package var records = 0
+        package var entries = 0
+        /// Behind the last intact record.
+        package var end = SegmentHeader.byteCount
+        /// The log's end and newest view after it.
+        package var lastOp: OpNumber
+        package var lastView: ViewNumber?
+
+        package var name: String { SegmentHeader.name(header.number) }
+    }
+
+    /// Where records are to be appended.
+    package struct Tail: Hashable, Sendable {
+        package let header: SegmentHeader
+        package let offset: Int
+        package let chain: UInt64
+        /// What stands from here to `offset` was the last write: it may be in the kernel's memory
+        /// and not on the disk.
+        package let lastDurable: Int
+    }
+
+    package let identity: Identity
+    /// Newest first.
+    package private(set) var checkpoints: [CheckpointReport] = []
+    /// Numbers of all segments that are there, ascending.
+    package private(set) var segmentNumbers: [UInt64] = []
+    /// Those that were needed and read, ascending.
+    package private(set) var segments: [SegmentReport] = []
+    package private(set) var checkpointState: Recovery.CheckpointState = .none
+    /// nil: all that is needed is intact.
+    package private(set) var place: Place?
+    /// What the replica was; where there is a flaw, what is known of it before the flaw. nil when
+    /// that does not reach the checkpoint.
+    package private(set) var recovered: Recovered?
+    /// nil when nothing can be appended: the flaw is not at the tail.
+    package private(set) var tail: Tail?
+    /// As the records say, up to the flaw.
+    package private(set) var standing = Standing(op: OpNumber(0))
+
+    package func verdict(isPeerReachable: Bool) -> Verdict {
+        Recovery.verdict(checkpointState, place, isPeerReachable: isPeerReachable)
+    }
+
+    /// Looks through the files of these names; `load` gives a file's bytes. Files before those that
+    /// the best checkpoint needs are not read.
+    package init<Failure: Error>(
+        identity: Identity, names: [String], load: (String) throws(Failure) -> [UInt8]
+    ) throws(Failure) {
+        self.identity = identity
+        segmentNumbers = names.compactMap { Self.number($0, "segment-") }.sorted()
+        var intact: [Checkpoint] = []
+        for op in names.compactMap({ Self.number($0, "checkpoint-") }).sorted(by: >) {
+            let name = CheckpointHeader.name(OpNumber(op))
+            let bytes = try load(name)
+            do throws(Flaw) {
+                let checkpoint = try Checkpoint(bytes)
+                guard checkpoint.header.identity == identity else {
+                    throw Flaw(.foreign, at: 16, "of \(checkpoint.header.identity)")
+                }
+                guard checkpoint.header.op.rawValue == op else {
+                    throw Flaw(.rot, at: 56, "of op \(checkpoint.header.op), unlike its name")
+                }
+                intact.append(checkpoint)
+                note(name, op, checkpoint.header, nil)
+            } catch {
+                note(name, op, nil, error)
+            }
+        }
+        if let foreign = checkpoints.first(where: { $0.flaw?.kind == .foreign }),
+            let flaw = foreign.flaw
+        {
+            place = Place(file: foreign.name, flaw: flaw, op: OpNumber(1))
+            return
+        }
+        try follow(intact, load)
+    }
+
+    private mutating func note(
+        _ name: String, _ op: UInt64, _ header: CheckpointHeader?, _ flaw: Flaw?
+    ) {
+        checkpoints.append(
+            CheckpointReport(name: name, op: OpNumber(op), header: header, flaw: flaw))
+    }
+
+    package static func number(_ name: String, _ prefix: String) -> UInt64? {
+        guard name.hasPrefix(prefix), let number = UInt64(name.dropFirst(prefix.utf8.count)),
+            name == "\(prefix)\(number)"
+        else { return nil }
+        return number
+    }
+
+    /// Replays behind the newest intact checkpoint that was put to use.
+    private mutating func follow<Failure: Error>(
+        _ intact: [Checkpoint], _ load: (String) throws(Failure) -> [UInt8]
+    ) throws(Failure) {
+        var rest = intact[...]
+        while true {
+            let checkpoint = rest.popFirst()
+            var replay = try replay(checkpoint?.header, load)
+            if let checkpoint, place == nil || place?.flaw.kind == .torn, replay.isBaseUnused {
+                // The process ended between a state's arrival and its being put to use.
+                let index = checkpoints.firstIndex { $0.op == checkpoint.header.op }
+                if let index { checkpoints[index].isUnused = true }
+                (segments, place) = ([], nil)
+                continue
+            }
+            finish(checkpoint, &replay)
+            return
+        }
+    }
+
+    private mutating func finish(_ checkpoint: Checkpoint?, _ replay: inout Replay) {
+        let used = checkpoints.filter { !$0.isUnused }
+        checkpointState =
+            switch (used.isEmpty, used.first?.op == checkpoint?.header.op, checkpoint == nil) {
+            case (true, _, _): .none
+            case (false, _, true): .rotten
+            case (false, true, false): .newestIntact
+            case (false, false, false): .olderIntact
+            }
+        standing = replay.standing
+        do throws(DecodeError) {
+            recovered = try replay.recovered()
+            recovered?.snapshot = checkpoint?.snapshot
+        } catch {
+            if place == nil || place?.flaw.kind == .torn { setEnd(.rot, error.text) }
+        }
+        // A checkpoint gets its name when the journal is durable through its op.
+        if place == nil || place?.flaw.kind == .torn, let newest = used.first,
+            newest.op > replay.standing.op
+        {
+            setEnd(.rot, "the journal ends with op \(replay.standing.op), before \(newest.name)")
+        }
+        if let place, place.flaw.kind != .torn { tail = nil }
+    }
+
+    /// The journal as a whole is short of something.
+    private mutating func setEnd(_ kind: Flaw.Kind, _ reason: String) {
+        let last = segments.last
+        place = Place(
+            file: last?.name ?? SegmentHeader.name(1),
+            flaw: Flaw(kind, at: last?.end ?? 0, reason), op: place?.op ?? nextOp)
+    }
+
+    private var nextOp: OpNumber { standing.op.next }
+
+    /// Reads the segments that are needed behind this base, up to the first flaw.
+    private mutating func replay<Failure: Error>(
+        _ checkpoint: CheckpointHeader?, _ load: (String) throws(Failure) -> [UInt8]
+    ) throws(Failure) -> Replay {
+        let base = checkpoint.map {
+            Replay.Base(op: $0.op, view: $0.view, isReceived: $0.origin == .received)
+        }
+        let first = checkpoint?.segment ?? 1
+        let last = max(segmentNumbers.last ?? first, first)
+        var replay = Replay(base: base ?? .beginning, firstOp: OpNumber(1))
+        var chain: UInt64 = 0
+        for number in first...last {
+            let name = SegmentHeader.name(number)
+            var bytes: [UInt8]?
+            if segmentNumbers.contains(number) { bytes = try load(name) }
+            do throws(Flaw) {
+                guard let bytes else { throw Flaw(.missing, at: 0, "the file is not there") }
+                var reader = try SegmentReader(bytes)
+                let isFirst = number == first
+                if isFirst {
+                    replay = Replay(base: base ?? .beginning, firstOp: reader.header.firstOp)
+                }
+                try check(
+                    reader.header, number, continuing: isFirst && number > 1 ? nil : chain,
+                    checksum: isFirst ? checkpoint?.segmentChecksum : nil, replay.standing.op)
+                try run(&reader, &replay, byteCount: bytes.count, isLast: number == last)
+                chain = reader.chain
+            } catch {
+                let known = max(replay.standing.op, replay.base.op)
+                place = Place(file: name, flaw: error, op: known.next)
+                return replay
+            }
+        }
+        return replay
+    }
+
+    private func check(
+        _ header: SegmentHeader, _ number: UInt64, continuing chain: UInt64?, checksum: UInt64?,
+        _ op: OpNumber
+    ) throws(Flaw) {
+        guard header.identity == identity else {
+            throw Flaw(.foreign, at: 16, "of \(header.identity)")
+        }
+        guard header.number == number else {
+            throw Flaw(.chain, at: 56, "segment \(header.number), unlike its name")
+        }
+        if let chain, header.previous != chain {
+            throw Flaw(.chain, at: 72, "it does not continue the segment before")
+        }
+        if let checksum, header.checksum != checksum {
+            throw Flaw(.chain, at: 96, "not the segment that the checkpoint names")
+        }
+        guard header.firstOp == op.next else {
+            throw Flaw(.chain, at: 64, "it begins with op \(header.firstOp) behind op \(op)")
+        }
+    }
+
+    private mutating func run(
+        _ reader: inout SegmentReader, _ replay: inout Replay, byteCount: Int, isLast: Bool
+    ) throws(Flaw) {
+        let header = reader.header
+        var report = SegmentReport(
+            header: header, byteCount: byteCount, lastOp: replay.standing.op)
+        defer {
+            report.lastOp = replay.standing.op
+            report.lastView = replay.standing.view?.number
+            segments.append(report)
+        }
+        while let record = reader.next() {
+            do {
+                try replay.take(record)
+            } catch {
+                let isMissing = replay.stateMissing != nil
+                throw Flaw(isMissing ? .missing : .rot, at: reader.lastOffset, error.text)
+            }
+            report.records += 1
+            if case .entry = record { report.entries += 1 }
+            report.end = reader.offset
+        }
+        tail = Tail(
+            header: header, offset: reader.offset, chain: reader.chain,
+            lastDurable: reader.lastDurable)
+        guard case .flaw(let flaw) = reader.stop else { return }
+        // The segment behind it was begun when this one was durable to its end.
+        guard isLast || flaw.kind != .torn else {
+            throw Flaw(.rot, at: flaw.offset, "rot: a later segment follows")
+        }
+        throw flaw
+    }
+}

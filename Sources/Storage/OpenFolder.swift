@@ -1,0 +1,109 @@
+import Journal
+import Linux
+import Wire
+
+/// A folder that exists and whose lock was tried.
+struct OpenFolder {
+    /// nil: another has it.
+    let lock: OpenFile?
+    let names: [String]
+
+    init(_ folder: String, _ disk: any Disk) throws(SystemError) {
+        do throws(SystemError) {
+            _ = try disk.list(folder)
+        } catch {
+            guard error.isMissing else { throw error }
+            try disk.makeFolder(folder)
+            // A folder whose name is lost with the power takes everything in it along.
+            try disk.syncFolder(Self.parent(of: folder))
+        }
+        lock = try disk.lock("\(folder)/lock")
+        guard let lock else {
+            names = []
+            return
+        }
+        do throws(SystemError) {
+            names = try disk.list(folder)
+        } catch {
+            disk.close(lock)
+            throw error
+        }
+    }
+
+    static func parent(of path: String) -> String {
+        var rest = path[...]
+        while rest.count > 1, rest.hasSuffix("/") { rest = rest.dropLast() }
+        guard let slash = rest.lastIndex(of: "/") else { return "." }
+        return slash == rest.startIndex ? "/" : String(rest[..<slash])
+    }
+}
+
+extension Store {
+    /// Whose the folder is and what is in it; nils when it is blank.
+    static func look(
+        _ folder: String, _ disk: any Disk, _ names: [String], _ service: ServiceID?,
+        _ id: ReplicaID?
+    ) throws(StoreError) -> (Identity?, Survey?) {
+        guard names.contains("identity") else {
+            try checkBlank(folder, disk, names)
+            return (nil, nil)
+        }
+        let path = "\(folder)/identity"
+        let text = try system { () throws(SystemError) in
+            String(decoding: try disk.read(path), as: UTF8.self)
+        }
+        let identity: Identity
+        do throws(DecodeError) {
+            identity = try Identity(text: text)
+        } catch {
+            throw .refused(path: path, reason: error.text)
+        }
+        if let service, service != identity.service {
+            throw .refused(
+                path: folder, reason: "of service \(identity.service), not of \(service)")
+        }
+        if let id, id != identity.id {
+            throw .refused(path: folder, reason: "of the replica with id \(identity.id), not \(id)")
+        }
+        let survey = try system { () throws(SystemError) in
+            try Survey(identity: identity, names: names) { name throws(SystemError) in
+                try disk.read("\(folder)/\(name)")
+            }
+        }
+        return (identity, survey)
+    }
+
+    /// Without an identity there may be no more than a first segment without a record: the process
+    /// ended while it made the journal.
+    private static func checkBlank(_ folder: String, _ disk: any Disk, _ names: [String])
+        throws(StoreError)
+    {
+        let first = SegmentHeader.name(1)
+        for name in names where name.hasPrefix("segment-") || name.hasPrefix("checkpoint-") {
+            if name.hasSuffix(besideSuffix) { continue }
+            var isEmpty = false
+            if name == first {
+                let bytes = try system { () throws(SystemError) in
+                    try disk.read("\(folder)/\(name)")
+                }
+                isEmpty = bytes.dropFirst(SegmentHeader.byteCount).allSatisfy { $0 == 0 }
+            }
+            guard isEmpty else {
+                throw .refused(
+                    path: "\(folder)/identity",
+                    reason: "missing, though there is \(name); put it back, or start in an empty "
+                        + "folder and join")
+            }
+        }
+    }
+
+    private static func system<Result>(_ body: () throws(SystemError) -> Result)
+        throws(StoreError) -> Result
+    {
+        do throws(SystemError) {
+            return try body()
+        } catch {
+            throw .system(error)
+        }
+    }
+}

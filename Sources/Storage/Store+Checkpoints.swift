@@ -1,0 +1,172 @@
+import Journal
+package import Linux
+import Synchronization
+package import Wire
+
+/// How the writing of a checkpoint ended.
+package enum CheckpointOutcome: Equatable, Sendable {
+    /// It counts; `removal`: what kept older files from being removed, which is tried again after
+    /// the next one.
+    case done(op: OpNumber, removal: SystemError?)
+    /// It does not count; the ones before it and the journal do, and grow.
+    case failed(SystemError)
+    /// `--sync never`: the journal could not be made durable. The store is of no use any more.
+    case journalFailed(SystemError)
+}
+
+/// A checkpoint that is being written beside the loop.
+final class CheckpointJob: Sendable {
+    let header: CheckpointHeader
+    private let outcome = Mutex<CheckpointOutcome?>(nil)
+
+    init(header: CheckpointHeader) { self.header = header }
+
+    func finish(_ outcome: CheckpointOutcome) { self.outcome.withLock { $0 = outcome } }
+    var result: CheckpointOutcome? { outcome.withLock { $0 } }
+}
+
+extension Store {
+    /// Begins to write the state as it is after `op`, beside the caller's loop; `snapshot` is
+    /// called there, so it should hold a copy of the services. `view`: of the entry that ends with
+    /// `op`. `onEnd` is called there too when `takeCheckpointOutcome` has something to give. Then
+    /// what only older checkpoints needed is removed.
+    ///
+    /// Gives false, having done nothing, when one is being written or nothing is new.
+    /// Precondition: the journal has been synced through `op`.
+    package mutating func checkpoint(
+        op: OpNumber, view: ViewNumber, snapshot: @escaping @Sendable () -> [UInt8],
+        onEnd: @escaping @Sendable () -> Void = {}
+    ) throws(SystemError) -> Bool {
+        if let failure { throw failure }
+        guard job == nil, op > (checkpoints.first?.op ?? OpNumber(0)) else { return false }
+        precondition(op <= syncedOp, "a checkpoint of op \(op), synced through \(syncedOp)")
+        let header = header(op, view, .taken)
+        let job = CheckpointJob(header: header)
+        let removal = Removal(
+            folder: folder, keeps: [header] + checkpoints.prefix(1), disk: disk)
+        let (disk, folder) = (disk, folder)
+        let journal =
+            options.durability == .never ? begun.last.map { SegmentHeader.name($0.number) } : nil
+        self.job = job
+        do throws(SystemError) {
+            try options.runBeside {
+                job.finish(
+                    Self.write(header, snapshot(), folder, disk, journal: journal, removal))
+                onEnd()
+            }
+        } catch {
+            self.job = nil
+            throw error
+        }
+        return true
+    }
+
+    /// How the last checkpoint ended, once; nil while it is being written or there was none.
+    package mutating func takeCheckpointOutcome() -> CheckpointOutcome? {
+        guard let job, let result = job.result else { return nil }
+        self.job = nil
+        switch result {
+        case .done:
+            counts.checkpoints += 1
+            checkpoints = [job.header] + checkpoints.prefix(1)
+            if let oldest = checkpoints.last, checkpoints.count > 1 {
+                begun.removeAll { $0.number < oldest.segment }
+            }
+        case .failed: break
+        case .journalFailed(let error): failure = error
+        }
+        return result
+    }
+
+    /// Makes durable the state that came from another replica, as it is after `op`, so that
+    /// `.restored(op:)` may be appended. Until that is synced it does not count.
+    package mutating func receive(op: OpNumber, view: ViewNumber, snapshot: [UInt8])
+        throws(SystemError)
+    {
+        waitForCheckpoint()
+        _ = takeCheckpointOutcome()
+        // One that is there says the same: what is committed through an op is one history. And it
+        // counts whether or not the record follows.
+        if checkpoints.contains(where: { $0.op == op }) { return }
+        var header = header(op, view, .received)
+        header.snapshotBytes = snapshot.count
+        try guarded { store throws(SystemError) in
+            try store.disk.publish(
+                store.folder, CheckpointHeader.name(op), Checkpoint.encode(header, snapshot))
+            store.checkpoints.append(header)
+            store.checkpoints.sort { $0.op > $1.op }
+        }
+    }
+
+    /// Waits for the checkpoint that is being written, if one is.
+    package func waitForCheckpoint() {
+        while let job, job.result == nil { Clock.sleep(nanoseconds: 200_000) }
+    }
+
+    private func header(
+        _ op: OpNumber, _ view: ViewNumber, _ origin: CheckpointHeader.Origin
+    ) -> CheckpointHeader {
+        guard let identity else { preconditionFailure("a checkpoint of nobody") }
+        // Where a segment begins with `op` or less behind it, all that was appended behind `op`
+        // stands in it or later.
+        let needed = begun.last { $0.firstOp <= op.next } ?? begun.first
+        guard let needed else { preconditionFailure("a checkpoint without a journal") }
+        return CheckpointHeader(
+            identity: identity, op: op, view: view, segment: needed.number,
+            segmentChecksum: needed.checksum, origin: origin, snapshotBytes: 0,
+            salt: options.random())
+    }
+
+    private static func write(
+        _ header: CheckpointHeader, _ snapshot: [UInt8], _ folder: String, _ disk: any Disk,
+        journal: String?, _ removal: Removal
+    ) -> CheckpointOutcome {
+        if let journal {
+            do throws(SystemError) {
+                let file = try disk.open("\(folder)/\(journal)")
+                defer { disk.close(file) }
+                try disk.sync(file)
+            } catch {
+                return .journalFailed(error)
+            }
+        }
+        var header = header
+        header.snapshotBytes = snapshot.count
+        do throws(SystemError) {
+            try disk.publish(
+                folder, CheckpointHeader.name(header.op), Checkpoint.encode(header, snapshot))
+        } catch {
+            return .failed(error)
+        }
+        do throws(SystemError) {
+            try removal.run()
+            return .done(op: header.op, removal: nil)
+        } catch {
+            return .done(op: header.op, removal: error)
+        }
+    }
+}
+
+/// Takes away what neither of the checkpoints that are kept needs.
+private struct Removal: Sendable {
+    let folder: String
+    /// Newest first, at most two. With one alone every segment stays: it may rot, and then all is
+    /// made anew from the first.
+    let keeps: [CheckpointHeader]
+    let disk: any Disk
+
+    func run() throws(SystemError) {
+        for name in try disk.list(folder) {
+            if let op = Survey.number(name, "checkpoint-"),
+                !keeps.contains(where: { $0.op.rawValue == op })
+            {
+                try disk.remove("\(folder)/\(name)")
+            }
+            if let number = Survey.number(name, "segment-"), keeps.count > 1,
+                let oldest = keeps.last, number < oldest.segment
+            {
+                try disk.remove("\(folder)/\(name)")
+            }
+        }
+    }
+}

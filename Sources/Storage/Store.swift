@@ -1,0 +1,347 @@
+package import Journal
+package import Linux
+package import Wire
+
+/// Why a store cannot be used.
+package enum StoreError: Error, Equatable, Sendable, CustomStringConvertible {
+    case system(SystemError)
+    /// It was found as it may not be used; `reason` says what to do.
+    case refused(path: String, reason: String)
+
+    package var description: String {
+        switch self {
+        case .system(let error): error.description
+        case .refused(let path, let reason): "\(path): \(reason)"
+        }
+    }
+}
+
+/// A replica's journal and checkpoints in one folder, which no other process uses meanwhile:
+///
+///     lock            held as long as the store is open
+///     identity        whose it is
+///     segment-N       records; only the last one grows
+///     checkpoint-OP   the services' state after this op; the last two are kept
+///     aside-N/        what could not be used, left for people to look at
+///
+/// Opened, it is either blank (`identity` nil: `create`) or has been looked through (`resume`);
+/// then records are appended and made durable by `sync`, once for each turn of the caller's loop.
+///
+/// After a write or sync has failed nothing more is done: what the kernel could not write it may
+/// have dropped, so a later sync that succeeds would prove nothing. Every further call throws the
+/// same error. What is on the disk is what the next start finds.
+package struct Store: ~Copyable {
+    package enum Durability: String, Sendable {
+        /// `sync` returns when everything appended is on the disk.
+        case always
+        /// `sync` hands it to the kernel. The journal is made durable before a checkpoint counts
+        /// and before a new segment is begun, so that every end of it is a torn tail.
+        case never
+    }
+
+    package struct Options: Sendable {
+        /// A segment that has reached this is the last one no more. It is reserved at once.
+        package var segmentBytes = 64 << 20
+        package var durability = Durability.always
+        /// Where checkpoints are written: runs the work beside the caller's loop.
+        package var runBeside:
+            @Sendable (@escaping @Sendable () -> Void) throws(SystemError) -> Void =
+                {
+                    (work: @escaping @Sendable () -> Void) throws(SystemError) in
+                    try Threads.detach(work)
+                }
+        package var random: @Sendable () -> UInt64 = { Entropy.next() }
+
+        package init() {}
+    }
+
+    package struct Counts: Hashable, Sendable {
+        package var records = 0
+        /// Of the journal: fdatasync calls by `sync`.
+        package var syncs = 0
+        package var writes = 0
+        package var bytes = 0
+        package var segmentsBegun = 0
+        package var checkpoints = 0
+    }
+
+    /// What `resume` came to.
+    package struct Resumption: Sendable {
+        package let verdict: Verdict
+        /// What the replica was; with `.ask` and a new instance, what is left of that.
+        package let recovered: Recovered?
+    }
+
+    /// A segment as far as checkpoints have to know it.
+    struct Begun: Sendable {
+        let number: UInt64
+        let firstOp: OpNumber
+        let checksum: UInt64
+    }
+
+    static let besideSuffix = ".new"
+
+    package let folder: String
+    package let options: Options
+    /// nil: the folder is blank.
+    package internal(set) var identity: Identity?
+    /// What opening found; nil when the folder is blank, and once `resume` has given it away.
+    package private(set) var survey: Survey?
+    package internal(set) var counts = Counts()
+    /// Set by the first write or sync that failed.
+    package internal(set) var failure: SystemError?
+    let disk: any Disk
+    private let lock: OpenFile
+    /// The last segment, and what goes into it. Both nil until the store may be appended to.
+    private var file: OpenFile?
+    private var writer: SegmentWriter?
+    var standing = Standing(op: OpNumber(0))
+    /// The log's end at the last `sync`.
+    var syncedOp = OpNumber(0)
+    /// Ascending; the last one is `file`.
+    var begun: [Begun] = []
+    /// Intact ones that were put to use, newest first.
+    var checkpoints: [CheckpointHeader] = []
+    var job: CheckpointJob?
+
+    /// Opens the folder, which is made where it is missing, and looks through what is in it.
+    /// `service`, `id`: what it must be of; nil: whatever it is of.
+    ///
+    /// Throws: the folder or a file cannot be read or made; another process uses it; it is of
+    /// another service, replica or format.
+    package init(
+        folder: String, service: ServiceID?, id: ReplicaID?, disk: any Disk = LinuxDisk(),
+        options: Options = Options()
+    ) throws(StoreError) {
+        self.folder = folder
+        self.disk = disk
+        self.options = options
+        let opened: OpenFolder
+        do throws(SystemError) {
+            opened = try OpenFolder(folder, disk)
+        } catch {
+            throw .system(error)
+        }
+        guard let lock = opened.lock else {
+            throw .refused(path: folder, reason: "in use by another process, which holds its lock")
+        }
+        do throws(StoreError) {
+            (identity, survey) = try Self.look(folder, disk, opened.names, service, id)
+        } catch {
+            disk.close(lock)
+            throw error
+        }
+        self.lock = lock
+    }
+
+    deinit {
+        waitForCheckpoint()
+        if let file { disk.close(file) }
+        disk.close(lock)
+    }
+
+    // MARK: Beginning
+
+    /// Makes the journal of a replica in a blank folder.
+    package mutating func create(_ identity: Identity) throws(SystemError) {
+        precondition(self.identity == nil, "\(folder) has an identity")
+        try guarded { store throws(SystemError) in
+            // The identity last: without it the folder is blank.
+            try store.begin(identity, number: 1, firstOp: OpNumber(1), previous: 0)
+            let text = Array(identity.text.utf8)
+            try store.disk.publish(store.folder, "identity", text)
+            store.identity = identity
+        }
+    }
+
+    /// Goes on where the journal ends, as the verdict over what was found has it: a torn tail is
+    /// cut, what may be in the kernel's memory alone is made durable. Throws when the verdict is to
+    /// refuse. After a verdict to go on as a new instance, `renew` has to follow.
+    package mutating func resume(isPeerReachable: Bool) throws(StoreError) -> Resumption {
+        guard let survey else { preconditionFailure("\(folder) is blank") }
+        precondition(writer == nil, "resumed twice")
+        let verdict = survey.verdict(isPeerReachable: isPeerReachable)
+        switch verdict {
+        case .refuse(let place, let advice):
+            throw .refused(
+                path: "\(folder)/\(place.file)",
+                reason: "offset \(place.offset), op \(place.op): \(place.flaw.reason); \(advice)")
+        case .ask(_, keepsInstance: false): break
+        case .useAll, .cut, .ask(_, keepsInstance: true):
+            do throws(SystemError) {
+                try guarded { store throws(SystemError) in try store.goOn(survey) }
+            } catch {
+                throw .system(error)
+            }
+        }
+        self.survey = nil
+        return Resumption(verdict: verdict, recovered: survey.recovered)
+    }
+
+    /// Begins anew as another instance, with nothing: what is in the folder goes into a folder
+    /// `aside-N` in it, whose path is given.
+    package mutating func renew(_ identity: Identity) throws(SystemError) -> String {
+        precondition(writer == nil && self.identity != nil, "only instead of going on")
+        precondition(identity.instance != self.identity?.instance, "the same instance again")
+        var path = ""
+        try guarded { store throws(SystemError) in
+            let names = try store.disk.list(store.folder)
+            var number = 1
+            while names.contains("aside-\(number)") { number += 1 }
+            path = "\(store.folder)/aside-\(number)"
+            try store.disk.makeFolder(path)
+            // The identity last, as it makes the others count.
+            for name in names where name != "identity" && name != "lock" {
+                if name.hasPrefix("aside-") { continue }
+                try store.disk.rename("\(store.folder)/\(name)", to: "\(path)/\(name)")
+            }
+            try store.disk.syncFolder(path)
+            try store.disk.syncFolder(store.folder)
+            try store.disk.rename("\(store.folder)/identity", to: "\(path)/identity")
+            try store.disk.syncFolder(path)
+            try store.disk.syncFolder(store.folder)
+        }
+        self.identity = nil
+        try create(identity)
+        return path
+    }
+
+    // MARK: Appending
+
+    /// Takes records for the next `sync`. Begins a new segment first where the last one is full,
+    /// which takes two syncs of its own.
+    ///
+    /// Precondition: no record contradicts those before it; a state that `restored` speaks of has
+    /// been given to `receive`.
+    package mutating func append(_ records: [Record]) throws(SystemError) {
+        if let failure { throw failure }
+        guard let last = begun.last, let identity, var writer else {
+            preconditionFailure("append before create or resume")
+        }
+        if writer.pending.isEmpty, writer.offset >= options.segmentBytes, !records.isEmpty {
+            try guarded { store throws(SystemError) in
+                try store.seal()
+                try store.begin(
+                    identity, number: last.number + 1, firstOp: store.standing.op.next,
+                    previous: writer.chain)
+            }
+            guard let new = self.writer else { preconditionFailure("no segment was begun") }
+            writer = new
+        }
+        // Moved out and back: with two owners the buffer would be copied.
+        self.writer = nil
+        for record in records {
+            if case .restored(let op) = record {
+                let isThere = checkpoints.contains { $0.op == op }
+                precondition(isThere, "restored \(op) without a checkpoint")
+            }
+            do {
+                try standing.apply(record)
+            } catch {
+                preconditionFailure("the journal is given a contradiction: \(error.text)")
+            }
+            writer.append(record)
+        }
+        counts.records += records.count
+        self.writer = writer
+    }
+
+    /// Writes what was appended and, unless `--sync never`, makes it durable: one write and one
+    /// fdatasync. Does nothing when nothing was appended.
+    package mutating func sync() throws(SystemError) {
+        if let failure { throw failure }
+        guard let file, let isPending = writer.map({ !$0.pending.isEmpty }), isPending else {
+            return
+        }
+        try guarded { store throws(SystemError) in
+            try store.write(file)
+            guard store.options.durability == .always else { return }
+            try store.disk.sync(file)
+            store.writer?.onSynced()
+            store.counts.syncs += 1
+        }
+        syncedOp = standing.op
+    }
+
+    /// Whether something was appended that `sync` has not seen.
+    package var isPending: Bool { writer.map { !$0.pending.isEmpty } ?? false }
+
+    /// Runs `body` once: a failure of it is the last thing that the store does.
+    mutating func guarded(_ body: (inout Store) throws(SystemError) -> Void) throws(SystemError) {
+        if let failure { throw failure }
+        do throws(SystemError) {
+            try body(&self)
+        } catch {
+            failure = error
+            throw error
+        }
+    }
+
+    private mutating func write(_ file: OpenFile) throws(SystemError) {
+        guard let writer else { return }
+        counts.writes += try disk.writeAll(file, writer.pending, at: writer.offset)
+        counts.bytes += writer.pending.count
+        self.writer?.onWritten()
+    }
+
+    /// Whatever the durability: a segment that another follows is durable to its end.
+    private mutating func seal() throws(SystemError) {
+        guard let file, let writer, writer.durable < writer.offset else { return }
+        try disk.sync(file)
+        self.writer?.onSynced()
+    }
+
+    private mutating func begin(
+        _ identity: Identity, number: UInt64, firstOp: OpNumber, previous: UInt64
+    ) throws(SystemError) {
+        let (header, bytes, writer) = SegmentHeader.birth(
+            identity: identity, number: number, firstOp: firstOp, previous: previous,
+            salt: options.random(), standing.records)
+        let name = SegmentHeader.name(number)
+        try disk.publish(folder, name, bytes, size: options.segmentBytes)
+        let new = try disk.open("\(folder)/\(name)")
+        if let file { disk.close(file) }
+        file = new
+        self.writer = writer
+        begun.append(Begun(number: number, firstOp: firstOp, checksum: header.checksum))
+        counts.segmentsBegun += 1
+    }
+
+    private mutating func goOn(_ survey: Survey) throws(SystemError) {
+        guard let tail = survey.tail else { preconditionFailure("a journal without an end") }
+        let path = "\(folder)/\(SegmentHeader.name(tail.header.number))"
+        // Before anything is changed; what is not to be kept of it is not written again.
+        let last = Array(try disk.read(path)[tail.lastDurable..<tail.offset])
+        let file = try disk.open(path)
+        self.file = file
+        if survey.place != nil {
+            try disk.truncate(file, to: tail.offset)
+        }
+        try disk.allocate(file, bytes: options.segmentBytes)
+        // If its sync failed, the kernel may show these bytes and never write them: only bytes that
+        // are written again are sure to be tried again.
+        _ = try disk.writeAll(file, last, at: tail.lastDurable)
+        try disk.sync(file)
+        writer = SegmentWriter(
+            salt: tail.header.salt, chain: tail.chain, offset: tail.offset, durable: tail.offset)
+        standing = survey.standing
+        syncedOp = standing.op
+        begun = survey.segments.map {
+            Begun(
+                number: $0.header.number, firstOp: $0.header.firstOp, checksum: $0.header.checksum)
+        }
+        checkpoints = survey.checkpoints.filter { !$0.isUnused }.compactMap(\.header)
+        try disk.syncFolder(folder)
+        try removeLeftovers(survey)
+    }
+
+    /// What a process that ended in the middle has left behind.
+    private func removeLeftovers(_ survey: Survey) throws(SystemError) {
+        for name in try disk.list(folder) where name.hasSuffix(Self.besideSuffix) {
+            try disk.remove("\(folder)/\(name)")
+        }
+        for report in survey.checkpoints where report.isUnused {
+            try disk.remove("\(folder)/\(report.name)")
+        }
+    }
+}

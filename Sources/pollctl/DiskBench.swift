@@ -1,0 +1,147 @@
+import Arguments
+import Journal
+import Linux
+import Storage
+import Wire
+
+/// `pollctl bench --disk DIR`: what a journal in this folder can do, without any server.
+struct DiskBench {
+    let folder: String
+    /// How many are written and read back.
+    let entries: Int
+    /// For each of the measurements that end with syncs.
+    let seconds: Double
+    let isJSON: Bool
+
+    private static let identity = Identity(
+        service: ServiceID(high: 0, low: 1), id: ReplicaID(id: 1), instance: Instance(1))
+    private static let bytesPerTurn = 64 << 10
+
+    func run() throws(Failure) {
+        let work = "\(folder)/bench-\(Entropy.next())"
+        defer { remove(work) }
+        do {
+            try run(in: work)
+        } catch let failure as Failure {
+            throw failure
+        } catch let error as SystemError {
+            throw Failure(error)
+        } catch {
+            throw Failure("\(error)", .io)
+        }
+    }
+
+    private func run(in work: String) throws {
+        let single = try append(work + "-1", bytesPerTurn: 1)
+        let batched = try append(work + "-2", bytesPerTurn: Self.bytesPerTurn)
+        let path = work + "-3"
+        let written = try fill(path)
+        let bytes = written.counts.bytes
+        let writing = written.seconds
+        let (recovery, checkpoint) = try recover(path)
+        let rows: [(key: String, value: JSON, text: String)] = [
+            ("single_per_s", .integer(Int(single.perSecond)), "appends a second, one a sync"),
+            ("single_sync_us", .integer(Int(single.syncMicroseconds)), "microseconds a sync"),
+            (
+                "batched_per_s", .integer(Int(batched.perSecond)),
+                "appends a second, 64 KiB a sync"
+            ),
+            ("batched_sync_us", .integer(Int(batched.syncMicroseconds)), "microseconds a sync"),
+            ("entries", .integer(entries), "entries of one ballot each, written without syncs"),
+            ("entries_bytes", .integer(bytes), "bytes of them"),
+            ("write_s", .number(writing, digits: 2), "seconds to write them"),
+            ("recovery_s", .number(recovery, digits: 2), "seconds to open, check and replay them"),
+            (
+                "checkpoint_call_us", .integer(Int(checkpoint.call)),
+                "microseconds that the caller spends on a checkpoint of 64 MiB"
+            ),
+            (
+                "checkpoint_ms", .integer(Int(checkpoint.whole)),
+                "milliseconds until it is on the disk"
+            ),
+        ]
+        if isJSON {
+            Terminal.print(JSON.object(rows.map { ($0.key, $0.value) }).text)
+        } else {
+            let lines = rows.map { [$0.value.text, $0.text] }
+            for line in Text.table(lines) { Terminal.print(line) }
+        }
+    }
+
+    private struct Rate {
+        let perSecond: Double
+        let syncMicroseconds: Double
+    }
+
+    /// As the journal of a pair that is voted on: one ballot of 6 bytes.
+    private static func entry(_ op: UInt64) -> Record {
+        var batch = Batch()
+        batch.append(tag: 3, 1, op % 50_000, 1)
+        return .entry(
+            Entry(
+                view: ViewNumber(1), first: OpNumber(op), time: 1_700_000_000_000 &+ op,
+                batch: batch))
+    }
+
+    private func append(_ path: String, bytesPerTurn: Int) throws -> Rate {
+        var store = try Store(folder: path, service: nil, id: nil)
+        try store.create(Self.identity)
+        let clock = Stopwatch()
+        var op: UInt64 = 0
+        while clock.seconds < seconds {
+            var bytes = 0
+            while bytes < bytesPerTurn {
+                op += 1
+                try store.append([Self.entry(op)])
+                bytes += 44
+            }
+            try store.sync()
+        }
+        let elapsed = clock.seconds
+        return Rate(
+            perSecond: Double(op) / elapsed,
+            syncMicroseconds: elapsed * 1_000_000 / Double(max(1, store.counts.syncs)))
+    }
+
+    private func fill(_ path: String) throws -> (counts: Store.Counts, seconds: Double) {
+        var options = Store.Options()
+        options.durability = .never
+        var store = try Store(folder: path, service: nil, id: nil, options: options)
+        try store.create(Self.identity)
+        let clock = Stopwatch()
+        for op in 1...UInt64(entries) {
+            try store.append([Self.entry(op)])
+            if op % 1_024 == 0 { try store.sync() }
+        }
+        try store.sync()
+        return (store.counts, clock.seconds)
+    }
+
+    private func recover(_ path: String) throws -> (Double, (call: Double, whole: Double)) {
+        let clock = Stopwatch()
+        var store = try Store(folder: path, service: nil, id: nil)
+        let found = try store.resume(isPeerReachable: false)
+        let seconds = clock.seconds
+        guard let recovered = found.recovered, recovered.last.rawValue == UInt64(entries) else {
+            throw Failure("\(entries) entries were written, and not all came back", .software)
+        }
+        let snapshot = [UInt8](repeating: 5, count: 64 << 20)
+        let whole = Stopwatch()
+        _ = try store.checkpoint(op: recovered.last, view: ViewNumber(1)) { snapshot }
+        let call = whole.milliseconds * 1_000
+        store.waitForCheckpoint()
+        guard case .done? = store.takeCheckpointOutcome() else {
+            throw Failure("the checkpoint failed", .io)
+        }
+        return (seconds, (call, whole.milliseconds))
+    }
+
+    private func remove(_ work: String) {
+        for suffix in ["-1", "-2", "-3"] {
+            let path = work + suffix
+            guard let names = try? Files.list(path) else { continue }
+            for name in names { try? Files.remove("\(path)/\(name)") }
+            try? Files.removeFolder(path)
+        }
+    }
+}

@@ -1,0 +1,192 @@
+import Foundation
+import Journal
+import Testing
+import Wire
+
+/// A folder in memory: two checkpoints, after ops 4 and 8, and three segments with ops 1 to 12,
+/// spoiled in any of the ways that the table tells apart.
+private struct Folder {
+    var files: [String: [UInt8]] = [:]
+    /// The op at which the spoiling strikes at the latest; 0: nowhere.
+    var lostFrom: UInt64 = 0
+
+    static let stranger = Identity(
+        service: ServiceID(high: 6, low: 6), id: ReplicaID(id: 1), instance: Instance(1))
+
+    init(_ checkpoint: Recovery.CheckpointState, _ segments: Recovery.SegmentsState) {
+        let first = SegmentFile(writes: (1...4).map { [.entry(Sample.entry($0))] })
+        let second = SegmentFile(
+            number: 2, firstOp: 5, previous: first.chain,
+            writes: (5...8).map { [.entry(Sample.entry($0))] })
+        let third = SegmentFile(
+            number: 3, firstOp: 9, previous: second.chain,
+            writes: (9...12).map { [.entry(Sample.entry($0))] }, zeros: 100)
+        files = ["segment-1": first.bytes, "segment-2": second.bytes, "segment-3": third.bytes]
+        let snapshot = [UInt8](repeating: 7, count: 50)
+        for (op, segment) in [(UInt64(4), second), (8, third)] where checkpoint != .none {
+            let header = CheckpointHeader(
+                identity: Sample.identity, op: OpNumber(op), view: ViewNumber(1),
+                segment: segment.header.number, segmentChecksum: segment.header.checksum,
+                origin: .taken, snapshotBytes: 50, salt: op)
+            files["checkpoint-\(op)"] = Checkpoint.encode(header, snapshot)
+        }
+        switch checkpoint {
+        case .newestIntact, .none: break
+        case .olderIntact: files["checkpoint-8"]?[130] ^= 1
+        case .rotten:
+            files["checkpoint-8"]?[130] ^= 1
+            files["checkpoint-4"]?[130] ^= 1
+        }
+        // The first op that is not in the checkpoint that can be used.
+        let next: UInt64 =
+            switch checkpoint {
+            case .newestIntact: 9
+            case .olderIntact: 5
+            case .none, .rotten: 1
+            }
+        let needed = "segment-\((next + 3) / 4)"
+        let needs = [first, second, third][Int((next - 1) / 4)]
+        switch segments {
+        case .intact: break
+        case .tornTail:
+            files["segment-3"]?[third.places[3] + 30] ^= 1
+            lostFrom = 12
+        case .rot:
+            files[needed]?[needs.places[1] + 30] ^= 1
+            lostFrom = next + 1
+        case .missing:
+            files[needed] = nil
+            lostFrom = next
+        case .chainBroken:
+            // The same segment begun anew by a replica that had forgotten the one before.
+            files[needed] =
+                SegmentFile(
+                    number: (next + 3) / 4, firstOp: next, previous: 666,
+                    writes: (next...next + 3).map { [.entry(Sample.entry($0))] }
+                ).bytes
+            lostFrom = next
+        case .foreign:
+            files[needed] =
+                SegmentFile(
+                    number: (next + 3) / 4, firstOp: next, identity: Self.stranger,
+                    writes: (next...next + 3).map { [.entry(Sample.entry($0))] }
+                ).bytes
+            lostFrom = next
+        }
+    }
+
+    func survey() -> Survey {
+        Survey(identity: Sample.identity, names: files.keys.sorted()) { name -> [UInt8] in
+            files[name] ?? []
+        }
+    }
+}
+
+@Suite struct RecoveryTests {
+    typealias Case = (Recovery.CheckpointState, Recovery.SegmentsState, Bool)
+
+    static let all: [Case] = Recovery.CheckpointState.allCases.flatMap { checkpoint in
+        Recovery.SegmentsState.allCases.flatMap { segments in
+            [true, false].map { (checkpoint, segments, $0) }
+        }
+    }
+
+    static func kind(_ segments: Recovery.SegmentsState) -> Flaw.Kind? {
+        switch segments {
+        case .intact: nil
+        case .tornTail: .torn
+        case .rot: .rot
+        case .missing: .missing
+        case .chainBroken: .chain
+        case .foreign: .foreign
+        }
+    }
+
+    @Test func everyCombinationHasOneRow() {
+        #expect(Self.all.count == 48)
+        for (checkpoint, segments, peer) in Self.all {
+            let rows = Recovery.table.filter {
+                $0.covers(checkpoint, segments, isPeerReachable: peer)
+            }
+            #expect(rows.count == 1, "\(checkpoint), \(segments), \(peer)")
+        }
+    }
+
+    /// What each state says of ops that were answered for, and what may then be done.
+    @Test func noRowLosesAnAcknowledgedOpSilently() {
+        for (checkpoint, segments, peer) in Self.all {
+            let ruling = Recovery.ruling(checkpoint, segments, isPeerReachable: peer)
+            switch segments {
+            case .intact: #expect(ruling == .useAll)
+            // Nothing proves that it was answered for: a peer is asked, or it is said.
+            case .tornTail: #expect(ruling == (peer ? .cutAndAsk : .cut))
+            // Something was for certain: only a peer may make up for it.
+            case .rot, .missing, .chainBroken: #expect(ruling == (peer ? .ask : .refuse))
+            // Not ours to touch.
+            case .foreign: #expect(ruling == .refuse)
+            }
+        }
+    }
+
+    /// Every combination as real files: found to be what it is, with what is left.
+    @Test func everyCombinationIsRecognised() throws {
+        for (checkpoint, segments, peer) in Self.all {
+            let what: Comment = "\(checkpoint), \(segments), \(peer)"
+            let folder = Folder(checkpoint, segments)
+            let survey = folder.survey()
+            #expect(survey.checkpointState == checkpoint, what)
+            let found = survey.place?.flaw.kind
+            #expect(found == Self.kind(segments), what)
+            if segments != .intact {
+                #expect(survey.place?.op.rawValue == folder.lostFrom, what)
+            }
+            let expected = Recovery.ruling(checkpoint, segments, isPeerReachable: peer)
+            let ruling: Recovery.Ruling =
+                switch survey.verdict(isPeerReachable: peer) {
+                case .useAll: .useAll
+                case .cut: .cut
+                case .ask(_, keepsInstance: true): .cutAndAsk
+                case .ask(_, keepsInstance: false): .ask
+                case .refuse: .refuse
+                }
+            #expect(ruling == expected, what)
+            guard segments == .intact || segments == .tornTail else {
+                #expect(survey.tail == nil, what)
+                continue
+            }
+            let recovered = try #require(survey.recovered, what)
+            let last: UInt64 = segments == .intact ? 12 : 11
+            #expect(recovered.last.rawValue == last, what)
+            #expect(
+                recovered.entries == (recovered.op.rawValue + 1...last).map { Sample.entry($0) },
+                what)
+            #expect((recovered.snapshot == nil) == (recovered.op.rawValue == 0), what)
+            #expect(survey.tail?.header.number == 3, what)
+        }
+    }
+
+    /// A checkpoint gets its name when its journal is durable: an earlier end is no torn tail.
+    @Test func anEndBeforeACheckpointIsRot() {
+        for count in [1, 0] {
+            var folder = Folder(.olderIntact, .intact)
+            folder.files["segment-3"] = nil
+            let second = folder.files["segment-2"] ?? []
+            // Cut in the middle of op 7 or behind it: torn, or clean.
+            let file = SegmentFile(
+                number: 2, firstOp: 5, writes: (5...7).map { [.entry(Sample.entry($0))] })
+            folder.files["segment-2"] = Array(second[..<(file.places[2] + 10 * count)])
+            let survey = folder.survey()
+            #expect(survey.place?.flaw.kind == .rot)
+            #expect(survey.place?.file == "segment-2")
+            #expect(survey.tail == nil)
+        }
+    }
+
+    @Test func rowsAreThoseOfTheManual() throws {
+        let root = URL(filePath: #filePath).deletingLastPathComponent()
+            .deletingLastPathComponent().deletingLastPathComponent()
+        let manual = try String(
+            contentsOf: root.appending(path: "docs/journal.md"), encoding: .utf8)
+        for row in Recovery.table { #expect(manual.contains(row.text), "\(row.text)") }
+    }
+}

@@ -1,0 +1,120 @@
+import Journal
+import Testing
+import Wire
+
+@Suite struct ReplayTests {
+    static func view(_ number: UInt64) -> View {
+        var generator = Generator(state: number)
+        return Sample.view(number, &generator)
+    }
+
+    static func attempt(_ counter: UInt64) -> Attempt {
+        Attempt(counter: counter, proposer: Instance(1))
+    }
+
+    /// Behind view 3, entries 1 to 4, promises and all: what may not follow.
+    static let before: [Record] = [
+        .view(view(3)), .entry(entry(1, view: 1)), .entry(entry(2, count: 2, view: 3)),
+        .entry(entry(4, view: 3)), .promised(number: ViewNumber(4), attempt(5)),
+        .accepted(Accepted(attempt: attempt(6), view: view(4))), .proposed(number: ViewNumber(5)),
+    ]
+
+    static func entry(_ first: UInt64, count: Int = 1, view: UInt64) -> Entry {
+        var batch = Batch()
+        for _ in 0..<count { batch.append(Request(command: [1])) }
+        return Entry(view: ViewNumber(view), first: OpNumber(first), time: 1, batch: batch)
+    }
+
+    @Test(arguments: [
+        Record.entry(entry(4, view: 3)), .entry(entry(6, view: 3)), .entry(entry(5, view: 2)),
+        .truncated(after: OpNumber(5)), .truncated(after: OpNumber(2)),
+        .restored(op: OpNumber(9)),
+        .view(view(2)),
+        .view(View(number: ViewNumber(3), primary: view(3).primary, backups: [], electorate: [])),
+        .promised(number: ViewNumber(3), attempt(9)), .promised(number: ViewNumber(4), attempt(5)),
+        .accepted(Accepted(attempt: attempt(5), view: view(4))),
+        .accepted(Accepted(attempt: attempt(9), view: view(3))),
+        .proposed(number: ViewNumber(3)), .proposed(number: ViewNumber(4)),
+    ]) func contradictionsAreRefused(record: Record) throws {
+        var replay = Replay(base: .beginning, firstOp: OpNumber(1))
+        for record in Self.before { try replay.take(record) }
+        let standing = replay.standing
+        #expect(throws: DecodeError.self) { try replay.take(record) }
+        #expect(replay.standing == standing)
+    }
+
+    @Test func twoViewsInOneAttemptAreRefused() throws {
+        var replay = Replay(base: .beginning, firstOp: OpNumber(1))
+        for record in Self.before { try replay.take(record) }
+        var other = Self.view(4)
+        other.primary.pid += 1
+        #expect(throws: DecodeError.self) {
+            try replay.take(.accepted(Accepted(attempt: Self.attempt(6), view: other)))
+        }
+    }
+
+    @Test func recordsGiveTheReplica() throws {
+        var replay = Replay(base: .beginning, firstOp: OpNumber(1))
+        for record in Self.before { try replay.take(record) }
+        try replay.take(.truncated(after: OpNumber(3)))
+        try replay.take(.entry(Self.entry(4, view: 4)))
+        let recovered = try replay.recovered()
+        #expect(recovered.entries.map(\.first.rawValue) == [1, 2, 4])
+        #expect(recovered.entries.last?.view == ViewNumber(4))
+        #expect(recovered.view == Self.view(3))
+        #expect(
+            recovered.promised
+                == Standing.Promise(number: ViewNumber(4), attempt: Self.attempt(6)))
+        #expect(recovered.accepted?.view == Self.view(4))
+        #expect(recovered.proposed == ViewNumber(5))
+        try replay.take(.view(Self.view(4)))
+        let later = try replay.recovered()
+        #expect(later.promised == nil && later.accepted == nil)
+        #expect(later.proposed == ViewNumber(5))
+    }
+
+    /// A segment begins with what the records before it came to, which then changes nothing.
+    @Test func standingSaidAgainChangesNothing() throws {
+        var standing = Standing(op: OpNumber(0))
+        for record in Self.before { try standing.apply(record) }
+        try standing.apply(.promised(number: ViewNumber(4), Self.attempt(8)))
+        let before = standing
+        for record in standing.records { try standing.apply(record) }
+        #expect(standing == before)
+        var fresh = Standing(op: standing.op)
+        fresh.lastEntryView = standing.lastEntryView
+        for record in standing.records { try fresh.apply(record) }
+        #expect(fresh == standing)
+    }
+
+    @Test func aBaseTakesTheEntriesBehindItAlone() throws {
+        let base = Replay.Base(op: OpNumber(3), view: ViewNumber(3), isReceived: false)
+        var replay = Replay(base: base, firstOp: OpNumber(1))
+        for record in Self.before { try replay.take(record) }
+        #expect(try replay.recovered().entries.map(\.first.rawValue) == [4])
+        // In the middle of an entry.
+        var middle = Replay(
+            base: Replay.Base(op: OpNumber(2), view: ViewNumber(3), isReceived: false),
+            firstOp: OpNumber(1))
+        for record in Self.before { try middle.take(record) }
+        #expect(throws: DecodeError.self) { try middle.recovered() }
+        // Behind the journal's end.
+        var behind = Replay(
+            base: Replay.Base(op: OpNumber(9), view: ViewNumber(3), isReceived: false),
+            firstOp: OpNumber(1))
+        for record in Self.before { try behind.take(record) }
+        #expect(throws: DecodeError.self) { try behind.recovered() }
+    }
+
+    @Test func aReceivedStateCountsFromItsRecordOn() throws {
+        let base = Replay.Base(op: OpNumber(9), view: ViewNumber(3), isReceived: true)
+        var replay = Replay(base: base, firstOp: OpNumber(1))
+        for record in Self.before { try replay.take(record) }
+        #expect(replay.isBaseUnused)
+        #expect(throws: DecodeError.self) { try replay.recovered() }
+        try replay.take(.restored(op: OpNumber(9)))
+        try replay.take(.entry(Self.entry(10, view: 3)))
+        #expect(try replay.recovered().entries.map(\.first.rawValue) == [10])
+        #expect(!replay.isBaseUnused)
+    }
+}

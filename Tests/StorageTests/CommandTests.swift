@@ -1,0 +1,93 @@
+import Foundation
+import Journal
+import Linux
+import Storage
+import Testing
+import Wire
+
+/// `pollctl journal` as people run it.
+@Suite struct JournalCommandTests {
+    static let program: URL = {
+        for argument in CommandLine.arguments where argument.contains(".xctest") {
+            let url = URL(filePath: argument)
+            for folder in [url, url.deletingLastPathComponent()] {
+                let program = folder.appending(path: "pollctl")
+                if FileManager.default.fileExists(atPath: program.path) { return program }
+            }
+        }
+        return URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+            .deletingLastPathComponent().appending(path: ".build/debug/pollctl")
+    }()
+
+    private func run(_ arguments: [String]) throws -> (status: Int32, output: String, error: String)
+    {
+        let process = Process()
+        process.executableURL = Self.program
+        process.arguments = ["journal"] + arguments
+        let (output, error) = (Pipe(), Pipe())
+        process.standardOutput = output
+        process.standardError = error
+        try process.run()
+        let bytes = output.fileHandleForReading.readDataToEndOfFile()
+        let complaint = error.fileHandleForReading.readDataToEndOfFile()
+        process.waitUntilExit()
+        return (
+            process.terminationStatus, String(decoding: bytes, as: UTF8.self),
+            String(decoding: complaint, as: UTF8.self)
+        )
+    }
+
+    @Test func intactThenRotten() throws {
+        let folder = FileManager.default.temporaryDirectory.appending(path: "journal-\(UUID())")
+            .path
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        var options = Store.Options()
+        options.segmentBytes = 4_096
+        do {
+            var store = try Store(folder: folder, service: nil, id: nil, options: options)
+            try store.create(Sample.identity)
+            try store.append([
+                .view(Sample.view(2)),
+                .promised(
+                    number: ViewNumber(3), Attempt(counter: 1, proposer: Instance(0xa))),
+            ])
+            for op in 1...30 {
+                let entry = Sample.entry(2, OpNumber(UInt64(op)), count: 1, size: 200, fill: 1)
+                try store.append([.entry(entry)])
+                try store.sync()
+            }
+            let inUse = try run([folder])
+            #expect(inUse.status == 0)
+            #expect(inUse.output.contains("in use by a server"))
+        }
+        let plain = try run([folder])
+        #expect(plain.status == 0, "\(plain)")
+        #expect(!plain.output.contains("in use"))
+        #expect(plain.output.hasSuffix("last op 30, view 2\nintact\n"), "\(plain.output)")
+        #expect(plain.output.contains("segment-2"))
+
+        let records = try run([folder, "--records"])
+        #expect(
+            records.output.contains("segment-1 +104  view  text \(Sample.view(2).text)\n"),
+            "\(records.output)")
+        let lines = try run([folder, "--json"]).output.split(separator: "\n")
+        var ops: [Int] = []
+        for line in lines {
+            let fields = try #require(
+                try JSONSerialization.jsonObject(with: Data(line.utf8)) as? [String: Any])
+            if fields["kind"] as? String == "entry" { ops.append(fields["op"] as? Int ?? 0) }
+        }
+        #expect(ops == Array(1...30))
+
+        let path = folder + "/segment-1"
+        var bytes = try Files.readWhole(path)
+        bytes[1_000] ^= 8
+        try Data(bytes).write(to: URL(filePath: path))
+        let rotten = try run([folder])
+        #expect(rotten.status == 74)
+        #expect(rotten.error.hasPrefix("pollctl: \(path), offset 8"), "\(rotten.error)")
+        #expect(rotten.error.contains(", op 4: rot"), "\(rotten.error)")
+        #expect(try run([folder + "/none"]).status == 74)
+        #expect(try run([]).status == 64)
+    }
+}
