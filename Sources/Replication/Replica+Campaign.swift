@@ -44,10 +44,13 @@ extension Replica {
         let answers = [Campaign.Answer](repeating: .none, count: view.electorate.count)
         campaign = Campaign(attempt: attempt, phase: .seeking, proposal: nil, answers: answers)
         if let own = view.electorate.firstIndex(of: me.instance) {
-            let outbid = acceptor.seek(attempt)
+            let outbid = promise(attempt, number: view.number.next, into: &outbox)
             precondition(
                 outbid == nil, "own attempt \(attempt) is outbid by \(outbid, default: "")")
             campaign?.answers[own] = .granted(acceptor.accepted)
+        } else {
+            // No attempt may be made twice, by a candidate that restarts in between.
+            outbox.records.append(.promised(number: view.number.next, attempt))
         }
         sendCampaign(into: &outbox)
         checkGrants(into: &outbox)
@@ -68,12 +71,12 @@ extension Replica {
                     number: view.number.next, attempt: campaign.attempt,
                     isViewOver: isViewOver)
                 // An elector that missed the last view could not answer without it.
-                outbox.send.append(Envelope(to: elector, .view(view)))
-                outbox.send.append(Envelope(to: elector, seek))
+                outbox.sendAfterSync.append(Envelope(to: elector, .view(view)))
+                outbox.sendAfterSync.append(Envelope(to: elector, seek))
             case (.proposing, .none), (.proposing, .granted):
                 guard let proposal = campaign.proposal else { continue }
-                outbox.send.append(Envelope(to: elector, .view(view)))
-                outbox.send.append(
+                outbox.sendAfterSync.append(Envelope(to: elector, .view(view)))
+                outbox.sendAfterSync.append(
                     Envelope(to: elector, .propose(attempt: campaign.attempt, view: proposal)))
             case (.seeking, .granted), (_, .accepted): continue
             }
@@ -125,7 +128,7 @@ extension Replica {
             for member in choice.members {
                 let news = Message.grant(
                     number: choice.number, attempt: accepted.attempt, accepted: accepted)
-                outbox.send.append(Envelope(to: member.instance, news))
+                outbox.sendAfterSync.append(Envelope(to: member.instance, news))
             }
             return
         }
@@ -161,12 +164,13 @@ extension Replica {
         campaign?.ticks = 0
         for index in view.electorate.indices { campaign?.answers[index] = .none }
         if let own = view.electorate.firstIndex(of: me.instance) {
-            if acceptor.propose(attempt, next) != nil {
+            if accept(attempt, next, into: &outbox) != nil {
                 endCampaign()
                 return
             }
             campaign?.answers[own] = .accepted
         }
+        outbox.records.append(.proposed(number: next.number))
         sendCampaign(into: &outbox)
         checkAccepted(into: &outbox)
     }
@@ -255,11 +259,29 @@ extension Replica {
         for instance in links where !view.electorate.contains(instance) {
             let seek = Message.seek(
                 number: view.number.next, attempt: attempt, isViewOver: false)
-            outbox.send.append(Envelope(to: instance, seek))
+            outbox.sendAfterSync.append(Envelope(to: instance, seek))
         }
     }
 
     // MARK: The elector's side
+
+    /// Phase 1 as an elector, written down. Not nil: outbid.
+    private mutating func promise(
+        _ attempt: Attempt, number: ViewNumber, into outbox: inout Outbox
+    ) -> Attempt? {
+        if let outbid = acceptor.seek(attempt) { return outbid }
+        outbox.records.append(.promised(number: number, attempt))
+        return nil
+    }
+
+    /// Phase 2 as an elector, written down. Not nil: outbid.
+    private mutating func accept(
+        _ attempt: Attempt, _ proposal: View, into outbox: inout Outbox
+    ) -> Attempt? {
+        if let outbid = acceptor.propose(attempt, proposal) { return outbid }
+        outbox.records.append(.accepted(Accepted(attempt: attempt, view: proposal)))
+        return nil
+    }
 
     mutating func onSeek(
         _ number: ViewNumber, _ attempt: Attempt, _ isViewOver: Bool, from: Instance,
@@ -268,7 +290,7 @@ extension Replica {
         guard isAsked(number, by: from, into: &outbox), let view else { return }
         counterSeen = max(counterSeen, attempt.counter)
         guard from == view.primary.instance || !isPrimaryAlive(isViewOver) else { return }
-        if let outbid = acceptor.seek(attempt) {
+        if let outbid = promise(attempt, number: number, into: &outbox) {
             outbox.send.append(Envelope(to: from, .outbid(number: number, attempt: outbid)))
             return
         }
@@ -287,7 +309,7 @@ extension Replica {
     ) {
         guard isAsked(proposal.number, by: from, into: &outbox) else { return }
         counterSeen = max(counterSeen, attempt.counter)
-        if let outbid = acceptor.propose(attempt, proposal) {
+        if let outbid = accept(attempt, proposal, into: &outbox) {
             let answer = Message.outbid(number: proposal.number, attempt: outbid)
             outbox.send.append(Envelope(to: from, answer))
             return
@@ -302,7 +324,7 @@ extension Replica {
     ) -> Bool {
         guard isMember, let view else { return false }
         guard number > view.number || breakage == .electsThePast else {
-            outbox.send.append(Envelope(to: from, .view(view)))
+            outbox.sendAfterSync.append(Envelope(to: from, .view(view)))
             return false
         }
         return number == view.number.next && view.electorate.contains(me.instance)

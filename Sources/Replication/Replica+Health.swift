@@ -206,7 +206,7 @@ extension Replica {
         if fetch.ticksSinceNews > joinTicksMax {
             failJoin("it has been silent for too long", into: &outbox)
         } else if ticksToRetry <= 0 {
-            outbox.send.append(Envelope(to: fetch.primary, .join(fetch.join, me)))
+            outbox.sendAfterSync.append(Envelope(to: fetch.primary, .join(fetch.join, me)))
         }
     }
 
@@ -222,7 +222,7 @@ extension Replica {
         // A learner that has nothing to fetch hears by this that its primary is there.
         for learner in learners where learner.sent != nil {
             let commit = Message.commit(view: view.number, commitMax: commitMax)
-            outbox.send.append(Envelope(to: learner.member.instance, commit))
+            outbox.sendAfterSync.append(Envelope(to: learner.member.instance, commit))
         }
     }
 

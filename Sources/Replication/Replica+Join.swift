@@ -32,7 +32,7 @@ extension Replica {
             log = []
             (op, commitMax, matched) = (commitMin, commitMin, commitMin)
         }
-        outbox.send.append(Envelope(to: primary, .join(join, me)))
+        outbox.sendAfterSync.append(Envelope(to: primary, .join(join, me)))
     }
 
     mutating func onState(_ part: StatePiece, from: Instance, into outbox: inout Outbox) {
@@ -55,6 +55,7 @@ extension Replica {
             return
         }
         // Only here, with the whole new state in hand, does the old log go.
+        outbox.records.append(.restored(op: part.op))
         outbox.effects.append(.restore(op: part.op, snapshot: fetch.snapshot))
         fetch.snapshot = []
         fetch.isRestored = true
@@ -62,7 +63,9 @@ extension Replica {
         hasState = true
         log = []
         (op, commitMin, commitMax, matched) = (part.op, part.op, part.op, part.op)
-        if part.view.number > (view?.number ?? ViewNumber(0)) { learnOfView(part.view) }
+        if part.view.number > (view?.number ?? ViewNumber(0)) {
+            learnOfView(part.view, into: &outbox)
+        }
         let ok = Message.learnOK(part.join, op: op)
         outbox.sendAfterSync.append(Envelope(to: from, ok))
     }
@@ -95,7 +98,7 @@ extension Replica {
         guard isPrimary, let view, member.instance == from, !exited.contains(from) else { return }
         if view.contains(from) {
             // It is in already and does not know it.
-            outbox.send.append(Envelope(to: from, .view(view)))
+            outbox.sendAfterSync.append(Envelope(to: from, .view(view)))
             return
         }
         if let index = learnerIndex(from, join) {

@@ -17,7 +17,7 @@ extension Replica {
         precondition(entry.first == op.next, "gap: op \(op), entry from \(entry.first)")
         log.append(entry)
         op = entry.last
-        outbox.records.append(entry)
+        outbox.records.append(.entry(entry))
     }
 
     /// Sends every backup and learner what it has not been sent yet.
@@ -39,7 +39,7 @@ extension Replica {
         guard let view else { return }
         for entry in log where entry.first > sent {
             let message = Message.prepare(view: view.number, entry: entry, commitMax: commitMax)
-            outbox.send.append(Envelope(to: to, message))
+            outbox.sendAfterSync.append(Envelope(to: to, message))
         }
     }
 
@@ -101,6 +101,7 @@ extension Replica {
             precondition(kept >= commitMax.rawValue, "entry \(entry.first) contradicts a commit")
             log.removeSubrange(index...)
             op = OpNumber(kept)
+            outbox.records.append(.truncated(after: op))
             outbox.effects.append(.truncated(after: op))
         }
         append(entry, into: &outbox)
@@ -199,7 +200,7 @@ extension Replica {
         progress[index].acked = max(progress[index].acked, sure)
         progress[index].sent = breakage == .nothingResent ? op : sure
         let commit = Message.commit(view: view.number, commitMax: commitMax)
-        outbox.send.append(Envelope(to: from, commit))
+        outbox.sendAfterSync.append(Envelope(to: from, commit))
         if probe > progress[index].confirmed {
             outbox.send.append(Envelope(to: from, .confirm(view: view.number, probe: probe)))
         }
@@ -211,7 +212,7 @@ extension Replica {
     /// Who speaks of an older view is told the newest.
     func tellIfBehind(_ number: ViewNumber, _ from: Instance, into outbox: inout Outbox) {
         guard let view, number < view.number else { return }
-        outbox.send.append(Envelope(to: from, .view(view)))
+        outbox.sendAfterSync.append(Envelope(to: from, .view(view)))
     }
 
     mutating func onConfirmReads(into outbox: inout Outbox) {
@@ -234,10 +235,10 @@ extension Replica {
         commitSent = commitMax
         let commit = Message.commit(view: view.number, commitMax: commitMax)
         for (backup, progress) in zip(view.backups, progress) where progress.sent != nil {
-            outbox.send.append(Envelope(to: backup.instance, commit))
+            outbox.sendAfterSync.append(Envelope(to: backup.instance, commit))
         }
         for learner in learners where learner.sent != nil {
-            outbox.send.append(Envelope(to: learner.member.instance, commit))
+            outbox.sendAfterSync.append(Envelope(to: learner.member.instance, commit))
         }
     }
 }

@@ -86,7 +86,7 @@ extension Replica {
         // Those who have followed this primary hear of it here, if nobody else reaches them.
         if isPrimary, let view {
             for backup in view.backups where backup.instance != news.primary.instance {
-                outbox.send.append(Envelope(to: backup.instance, .view(news)))
+                outbox.sendAfterSync.append(Envelope(to: backup.instance, .view(news)))
             }
         }
         if news.contains(me.instance), isMember || hasState {
@@ -95,7 +95,7 @@ extension Replica {
         }
         let wasMember = isMember
         let isNext = news.number == view?.number.next
-        if !(wasMember && breakage == .staysAfterRemoval) { learnOfView(news) }
+        if !(wasMember && breakage == .staysAfterRemoval) { learnOfView(news, into: &outbox) }
         if wasMember {
             if breakage == .staysAfterRemoval {
                 outbox.effects.append(.removed(news))
@@ -111,8 +111,9 @@ extension Replica {
         }
     }
 
-    mutating func learnOfView(_ news: View) {
+    mutating func learnOfView(_ news: View, into outbox: inout Outbox) {
         view = news
+        outbox.records.append(.view(news))
         acceptor = Acceptor()
         acceptor.breakage = breakage
         counterSeen = 0
@@ -129,6 +130,7 @@ extension Replica {
         commitMax = commitMin
         matched = commitMin
         clearViewState()
+        outbox.records.append(.truncated(after: op))
         outbox.effects.append(.truncated(after: op))
     }
 
@@ -153,7 +155,7 @@ extension Replica {
         let oldLearners = learners
         let oldHealth = health
 
-        learnOfView(next)
+        learnOfView(next, into: &outbox)
         clearViewState()
         status = .normal
         health = next.members.filter { $0.instance != me.instance }.map { member in
@@ -168,7 +170,9 @@ extension Replica {
         if next.primary.instance == me.instance {
             if breakage == .tailForgotten, old?.primary != me {
                 log = []
-                op = commitMax
+                op = commitMin
+                commitMax = op
+                outbox.records.append(.truncated(after: op))
             }
             matched = op
             progress = next.backups.map { backup in
@@ -212,7 +216,7 @@ extension Replica {
 
     private func tellLearner(_ learner: Instance, _ outbox: inout Outbox) {
         guard let view else { return }
-        outbox.send.append(Envelope(to: learner, .view(view)))
+        outbox.sendAfterSync.append(Envelope(to: learner, .view(view)))
     }
 
     /// Tells everybody concerned that `next` was decided; to be called before entering it.
@@ -223,7 +227,7 @@ extension Replica {
             + next.members.map(\.instance) + next.electorate
         for instance in all where !told.contains(instance) {
             told.append(instance)
-            outbox.send.append(Envelope(to: instance, .view(next)))
+            outbox.sendAfterSync.append(Envelope(to: instance, .view(next)))
         }
     }
 

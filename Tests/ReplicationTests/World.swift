@@ -185,7 +185,9 @@ struct World {
             count += 1
             precondition(count < 10_000, "messages without end")
         }
-        output.removeAll { $0.contains(" send ") || $0.contains(" append ") }
+        output.removeAll { line in
+            [" send ", " append ", " write "].contains { line.contains($0) }
+        }
     }
 
     private mutating func step(_ number: UInt64, _ event: Replica.Event) {
@@ -195,9 +197,7 @@ struct World {
         var outbox = Outbox()
         replicas[index].step(event, into: &outbox)
         replicas[index].checkInvariants()
-        for entry in outbox.records {
-            output.append("\(number) append \(range(entry)) of view \(entry.view)")
-        }
+        for record in outbox.records { output.append("\(number) \(text(record))") }
         for envelope in outbox.send + outbox.sendAfterSync {
             let channel = Channel(from: Instance(number), to: envelope.to)
             let isConnected =
@@ -266,6 +266,19 @@ struct World {
         let backups = view.backups.map { "\($0.instance)" }.joined(separator: ",")
         let electors = view.electorate.map(\.description).joined(separator: ",")
         return "view \(view.number) of \(view.primary.instance) [\(backups)] by {\(electors)}"
+    }
+
+    private func text(_ record: Record) -> String {
+        switch record {
+        case .entry(let entry): "append \(range(entry)) of view \(entry.view)"
+        case .truncated(let op): "write truncated \(op)"
+        case .restored(let op): "write restored \(op)"
+        case .view(let view): "write \(text(view))"
+        case .promised(let number, let attempt): "write promised \(number) \(attempt)"
+        case .accepted(let accepted):
+            "write accepted \(accepted.view.number) \(accepted.attempt)"
+        case .proposed(let number): "write proposed \(number)"
+        }
     }
 
     private func text(_ message: Message) -> String {
