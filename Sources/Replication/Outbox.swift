@@ -53,8 +53,10 @@ package enum Effect: Equatable, Sendable {
     /// This view leaves the replica out; its log's uncommitted tail is gone.
     case removed(View)
     /// Give this learner a snapshot of the services' state as it is after the outbox's entries,
-    /// then tell the core by `stateSent`.
-    case sendState(to: Instance, join: JoinID)
+    /// said to be of this view, then tell the core by `stateSent`.
+    case sendState(to: Instance, join: JoinID, view: View)
+    /// The join goes on from the services' state as it is here, after `op`.
+    case stateKept(op: OpNumber)
     /// Put the services into this state; it stands after `op`.
     case restore(op: OpNumber, snapshot: [UInt8])
     /// Entries behind `op` are gone; requests of this replica among them have no outcome here.

@@ -104,8 +104,7 @@ extension Replica {
     /// has had its time.
     mutating func checkGrants(into outbox: inout Outbox) {
         guard let view, let campaign, campaign.phase == .seeking else { return }
-        let granted = campaign.answers.filter { $0 != .none }.count
-        guard granted >= quorum(of: view) else { return }
+        guard isQuorum(campaign.answers.map { $0 != .none }, of: view) else { return }
         let isComplete = zip(view.electorate, campaign.answers).allSatisfy { elector, answer in
             answer != .none || !isReachable(elector)
         }
@@ -143,14 +142,16 @@ extension Replica {
             highest = accepted
         }
         guard let highest, breakage != .reportedIgnored else { return nextView() }
-        let possible = campaign.answers.filter { answer in
+        let couldAccept = campaign.answers.map { answer in
             switch answer {
             case .none: true
             case .granted(let accepted): accepted?.view == highest.view
             case .accepted: false
             }
-        }.count
-        return possible >= view.majority ? highest.view : nextView()
+        }
+        let possible = couldAccept.filter { $0 }.count
+        let isPossible = possible >= view.majority || haveAllMembers(couldAccept, of: view)
+        return isPossible ? highest.view : nextView()
     }
 
     private mutating func propose(_ next: View, into outbox: inout Outbox) {
@@ -187,18 +188,48 @@ extension Replica {
 
     private mutating func checkAccepted(into outbox: inout Outbox) {
         guard let view, let campaign, let proposal = campaign.proposal else { return }
-        let accepted = campaign.answers.filter { $0 == .accepted }.count
-        guard accepted >= quorum(of: view) else { return }
+        guard isQuorum(campaign.answers.map { $0 == .accepted }, of: view) else { return }
+        // It was alive all the time since this view began: nobody has decided alone on a next one.
+        isProofVoid = false
         announce(proposal, into: &outbox)
         enter(proposal, into: &outbox)
     }
 
+    /// Whether these electors suffice, for either phase: their majority, or all members of the view.
+    ///
+    /// All members suffice because only members are candidates, and each asks itself first: it grants
+    /// its own attempt before it relies on other grants, and accepts its own proposal before that
+    /// leaves (both on its disk, if it has one). So
+    /// - a majority that has granted contains, with the candidate, a member: if before that all
+    ///   members had accepted a view, the candidate had, and reports it to itself;
+    /// - a majority that has accepted contains, with the proposer, a member: if all members grant
+    ///   after that, the proposer reports it; and if they have granted before, it does not accept.
+    /// Any two that suffice thus have an elector in common wherever Paxos needs one, one for phase 1
+    /// and an earlier one for phase 2 (Howard, Malkhi and Spiegelman, Flexible Paxos, 2016), and
+    /// nothing is asked of the electors in between. A member that is gone for good never answers; it
+    /// can only keep the rest from sufficing.
+    ///
+    /// It matters to a pair with three witnesses: the power fails everywhere, both replicas come
+    /// back with their disks, and the clients are new ones, of whom none is an elector.
+    private func isQuorum(_ answers: [Bool], of view: View) -> Bool {
+        answers.filter { $0 }.count >= quorum(of: view) || haveAllMembers(answers, of: view)
+    }
+
+    /// Whether all members are electors with this answer.
+    private func haveAllMembers(_ answers: [Bool], of view: View) -> Bool {
+        let those = zip(view.electorate, answers).filter { $0.1 && view.contains($0.0) }
+        return those.count == view.members.count
+    }
+
     /// How many electors must answer. Of an electorate of two replicas one alone suffices when the
-    /// other's process is proved dead: whatever the dead one took part in, this one knows.
+    /// other's process is proved dead: whatever the dead one took part in, this one knows. If the
+    /// dead one comes back from its disk it knows of no later view, and needs this one, or the proof
+    /// of its end, to find any: see `isProofVoid`.
     private func quorum(of view: View) -> Int {
         guard view.electorate.count == 2,
             let other = view.electorate.first(where: { $0 != me.instance }),
             view.contains(other), view.electorate.contains(me.instance),
+            !isProofVoid || breakage == .proofAfterRestart,
             exited.contains(other) || (breakage == .proofBySilence && hasFailed(other))
         else { return breakage == .quorumTooSmall ? max(1, view.majority - 1) : view.majority }
         return 1
@@ -270,7 +301,9 @@ extension Replica {
         _ attempt: Attempt, number: ViewNumber, into outbox: inout Outbox
     ) -> Attempt? {
         if let outbid = acceptor.seek(attempt) { return outbid }
-        outbox.records.append(.promised(number: number, attempt))
+        if breakage != .promiseUnrecorded {
+            outbox.records.append(.promised(number: number, attempt))
+        }
         return nil
     }
 
@@ -279,7 +312,9 @@ extension Replica {
         _ attempt: Attempt, _ proposal: View, into outbox: inout Outbox
     ) -> Attempt? {
         if let outbid = acceptor.propose(attempt, proposal) { return outbid }
-        outbox.records.append(.accepted(Accepted(attempt: attempt, view: proposal)))
+        if breakage != .acceptedUnrecorded {
+            outbox.records.append(.accepted(Accepted(attempt: attempt, view: proposal)))
+        }
         return nil
     }
 

@@ -37,10 +37,16 @@ extension Replica {
 
     private func sendEntries(after sent: OpNumber, to: Instance, into outbox: inout Outbox) {
         guard let view else { return }
-        for entry in log where entry.first > sent {
+        func post(_ entry: Entry) {
             let message = Message.prepare(view: view.number, entry: entry, commitMax: commitMax)
-            outbox.sendAfterSync.append(Envelope(to: to, message))
+            if breakage == .prepareBeforeSync {
+                outbox.send.append(Envelope(to: to, message))
+            } else {
+                outbox.sendAfterSync.append(Envelope(to: to, message))
+            }
         }
+        if sent < commitMin { for entry in kept.entries(after: sent) { post(entry) } }
+        for entry in log where entry.first > sent { post(entry) }
     }
 
     /// Primary: commits what every member has, and executes it.
@@ -60,7 +66,9 @@ extension Replica {
         let count = log.prefix { $0.last <= bound }.count
         guard count > 0 else { return }
         outbox.execute.append(contentsOf: log[..<count])
+        kept.append(log[..<count])
         commitMin = log[count - 1].last
+        commitView = log[count - 1].view
         log.removeFirst(count)
     }
 
@@ -111,8 +119,13 @@ extension Replica {
         guard let view else { return }
         switch status {
         case .normal:
-            let ok = Message.prepareOK(view: view.number, op: matched)
-            outbox.sendAfterSync.append(Envelope(to: view.primary.instance, ok))
+            let ok = Envelope(
+                to: view.primary.instance, .prepareOK(view: view.number, op: matched))
+            if breakage == .ackBeforeSync {
+                outbox.send.append(ok)
+            } else {
+                outbox.sendAfterSync.append(ok)
+            }
         case .learning:
             guard let fetch else { return }
             let ok = Message.learnOK(fetch.join, op: matched)
@@ -225,7 +238,10 @@ extension Replica {
     }
 
     mutating func onConfirmOK(_ number: ViewNumber, _ probe: UInt64, from: Instance) {
-        guard let index = backupIndex(number, from), probe <= self.probe else { return }
+        // One that has not attached yet may be confirming to this replica's life before.
+        guard let index = backupIndex(number, from), probe <= self.probe,
+            progress[index].sent != nil
+        else { return }
         progress[index].confirmed = max(progress[index].confirmed, probe)
     }
 

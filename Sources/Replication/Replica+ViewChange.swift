@@ -113,7 +113,7 @@ extension Replica {
 
     mutating func learnOfView(_ news: View, into outbox: inout Outbox) {
         view = news
-        outbox.records.append(.view(news))
+        if breakage != .viewUnrecorded { outbox.records.append(.view(news)) }
         acceptor = Acceptor()
         acceptor.breakage = breakage
         counterSeen = 0
@@ -191,11 +191,11 @@ extension Replica {
             sendLog(into: &outbox)
             advanceCommit(into: &outbox)
         } else {
-            // As a learner it has acked the primary's whole log; as a backup of the same primary
-            // what it knew it still knows; under another only what is committed is sure.
-            if wasLearner || breakage == .tailTrusted {
+            // As a learner, or as a backup of the same primary, what it knew it still knows; under
+            // another only what is committed is sure.
+            if breakage == .tailTrusted {
                 matched = op
-            } else if !wasBackupOfSame {
+            } else if !wasLearner, !wasBackupOfSame {
                 matched = commitMax
             }
             attach(into: &outbox)
@@ -232,7 +232,11 @@ extension Replica {
     }
 
     mutating func onPromoteByForce(into outbox: inout Outbox) {
-        guard let view, isMember, !isPrimary else { return }
+        // A primary alone needs none. One that has come back from disk and waits for the others does,
+        // and so does one who knows that others went on without it, and is all that is left.
+        guard let view, hasState, status != .learning, !isPrimary || !view.backups.isEmpty else {
+            return
+        }
         // Far above what the other side can have reached by itself, so that this view is news to
         // it when the two meet again.
         let number = ViewNumber(view.number.rawValue + 1_000_000)

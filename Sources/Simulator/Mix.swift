@@ -60,6 +60,15 @@ struct Mix {
     var election: Election
     /// What a replica that starts at a slot has as its id; two of a group may have the same.
     var ids: [UInt64]
+    /// Which slots have a disk.
+    var hasDisk: [Bool]
+    /// A sync takes up to this.
+    var syncMax: Int
+    /// In a thousand crashes, so many leave a part of what was not synced.
+    var torn: Int
+    /// In a thousand ticks.
+    var checkpoints: Int
+    var keptMax: KeptMax
 
     init(_ random: inout Random, shape: Shape?, election given: Election?) {
         let drawn: Shape =
@@ -92,14 +101,15 @@ struct Mix {
         }
         faults.sort()
         weights = []
-        for fault in Fault.allCases where random.chance(350) {
+        for fault in Fault.allCases where !fault.isOfDisks && random.chance(350) {
             weights.append((fault, random.int(1...10)))
         }
         if weights.isEmpty { weights = [(.killPrimary, 1)] }
         if random.chance(300) {
             ambush = (
                 random.element(Ambush.allCases) ?? .propose,
-                random.element(Fault.allCases) ?? .flapLink, random.int(20...300)
+                random.element(Fault.allCases.filter { !$0.isOfDisks }) ?? .flapLink,
+                random.int(20...300)
             )
         }
         delayMin = random.int(20...200)
@@ -128,6 +138,19 @@ struct Mix {
             ids.swapAt(index, others.int(index...ids.count - 1))
         }
         if others.chance(100) { ids[0] = ids[1] }
+        var chances = 0
+        if others.chance(500) { chances = others.chance(700) ? 1_000 : 500 }
+        hasDisk = []
+        for _ in 0..<Simulation.slots { hasDisk.append(others.chance(chances)) }
+        syncMax = others.element([100, 2_000, 20_000]) ?? 100
+        torn = others.element([0, 500, 1_000]) ?? 0
+        checkpoints = others.element([0, 10, 100]) ?? 0
+        keptMax = KeptMax(entries: others.element([0, 5, 1 << 16]) ?? 0)
+        if hasDisk.contains(true) {
+            for fault in Fault.allCases where fault.isOfDisks && others.chance(500) {
+                weights.append((fault, others.int(1...12)))
+            }
+        }
     }
 }
 
@@ -142,4 +165,7 @@ enum Fault: CaseIterable {
     case resetClientLink, holdClientLink, holdClientLinkOneWay
     case killClient, clientLeaves, replicaLeaves, switchover, startIntruder
     case resetAllClients, isolateReplica
+    case cutPower, failDisk, slowDisk
+
+    var isOfDisks: Bool { self == .cutPower || self == .failDisk || self == .slowDisk }
 }

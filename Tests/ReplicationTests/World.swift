@@ -224,13 +224,14 @@ struct World {
         switch effect {
         case .entered(let view): output.append("\(number) entered \(text(view))")
         case .removed(let view): output.append("\(number) removed by \(text(view))")
-        case .sendState(let to, let join):
+        case .sendState(let to, let join, _):
             guard let view = replica.view else { return }
             let state = Message.state(
                 join, view: view, op: replica.commitMin, piece: 0, pieces: 1, bytes: [])
             queue.append((Channel(from: Instance(number), to: to), state))
             output.append("\(number) send \(to) state through \(replica.commitMin)")
             step(number, .stateSent(to: to, join: join, op: replica.commitMin))
+        case .stateKept(let op): output.append("\(number) keeps its state through \(op)")
         case .restore(let op, _): output.append("\(number) restore through \(op)")
         case .truncated(let op): output.append("\(number) truncated after \(op)")
         case .joinFailed(let reason, _): output.append("\(number) join failed: \(reason)")
@@ -289,7 +290,8 @@ struct World {
         case .view(let view): text(view)
         case .grant(let number, let attempt, let accepted):
             "grant \(number) \(attempt)" + (accepted.map { " accepted \($0.attempt)" } ?? "")
-        case .join(let join, _): "join \(join)"
+        case .join(let join, _, let op, let view):
+            "join \(join)" + (op.rawValue > 0 ? " has \(op) of view \(view)" : "")
         case .state: "state"
         case .commit, .confirm, .prepareOK, .confirmOK, .attach, .witnesses, .seek, .outbid,
             .accepted, .learnOK, .joinRefused, .election, .electionOK, .leave, .stop, .beat, .relay:
