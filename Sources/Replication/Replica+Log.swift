@@ -9,6 +9,10 @@ extension Replica {
         let entry = Entry(view: view.number, first: op.next, time: time, batch: batch)
         append(entry, into: &outbox)
         sendLog(into: &outbox)
+        if breakage == .prepareBeforeSync {
+            outbox.send += outbox.sendAfterSync
+            outbox.sendAfterSync = []
+        }
         commitSent = commitMax
         advanceCommit(into: &outbox)
     }
@@ -39,11 +43,7 @@ extension Replica {
         guard let view else { return }
         func post(_ entry: Entry) {
             let message = Message.prepare(view: view.number, entry: entry, commitMax: commitMax)
-            if breakage == .prepareBeforeSync {
-                outbox.send.append(Envelope(to: to, message))
-            } else {
-                outbox.sendAfterSync.append(Envelope(to: to, message))
-            }
+            outbox.sendAfterSync.append(Envelope(to: to, message))
         }
         if sent < commitMin { for entry in kept.entries(after: sent) { post(entry) } }
         for entry in log where entry.first > sent { post(entry) }

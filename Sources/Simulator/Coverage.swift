@@ -8,7 +8,7 @@ package struct Coverage: Sendable {
         case clientLinkHeld, clientLinkHeldOneWay, clientKilled, clientLeft, witnessKilled
         case replicaLeaves, primaryLeaves, switchover, startFailed, intruderStarted
         case delaySpike, severalAtOnce, ambush
-        case powerCut, syncFailed, diskSlow, tornWrite, recordsLost
+        case powerCut, replicaBounced, syncFailed, diskSlow, tornWrite, recordsLost
         // What came of them.
         case viewEntered, viewWithoutPhaseOne, viewByPhaseOne, primaryTookOver, handedOver
         case leaderFailed, electionBegan, electionSummoned, electionAsked, electionAnswered

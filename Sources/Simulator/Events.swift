@@ -25,7 +25,10 @@ enum Event {
     /// So many of the items on its disk are safe.
     case synced(Int, count: Int)
     case voteDecided(client: Int, vote: UInt64)
-    case fault(Fault?)
+    /// Nil: one is drawn. `of`: a replica that it concerns.
+    case fault(Fault?, of: Int?)
+    /// The replica whose disk is in this slot.
+    case restart(slot: Int)
     case mend(Int)
     case resume(Process)
     case keep

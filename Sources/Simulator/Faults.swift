@@ -61,6 +61,7 @@ extension Simulation {
             switch ambush.message {
             case .seek: if case .seek = envelope.message { true } else { false }
             case .propose: if case .propose = envelope.message { true } else { false }
+            case .grant: if case .grant = envelope.message { true } else { false }
             case .accepted: if case .accepted = envelope.message { true } else { false }
             case .view: if case .view = envelope.message { true } else { false }
             case .state: if case .state = envelope.message { true } else { false }
@@ -71,10 +72,20 @@ extension Simulation {
         guard isSeen, random.chance(ambush.chance) else { return }
         coverage.note(.ambush)
         ambushes -= 1
-        queue.push(.fault(ambush.fault), at: now + random.int(0...2 * mix.delayMax))
+        let reach = ambush.fault.isOfDisks && random.chance(500) ? 0 : 2 * mix.delayMax
+        var target: ReplicaProcess?
+        if ambush.fault.isOfDisks {
+            target = process
+            if random.chance(300) {
+                target = replicas.first { $0.me.instance == envelope.to && $0.isUp }
+            }
+        }
+        queue.push(
+            .fault(ambush.fault, of: target?.number),
+            at: now + random.int(0...reach))
     }
 
-    func strike(_ given: Fault?) {
+    func strike(_ given: Fault?, _ target: Int?) {
         guard !isHealed else { return }
         if lastFaultAt >= 0, now - lastFaultAt < 20_000 { coverage.note(.severalAtOnce) }
         lastFaultAt = now
@@ -132,6 +143,7 @@ extension Simulation {
             coverage.note(.intruderStarted)
             _ = start(at: slot, target: primary?.slot ?? 0)
         case .cutPower: cutPower()
+        case .bounce: bounce(target)
         case .failDisk, .slowDisk: breakDisk(fault, time)
         case .resetAllClients:
             coverage.note(.clientLinkReset)

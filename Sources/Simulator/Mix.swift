@@ -40,6 +40,7 @@ struct Mix {
     var delayMin: Int
     var delayMax: Int
     /// Strikes when a message of this kind is sent, so many times in a thousand.
+    var ambushes = 3
     var ambush: (message: Ambush, fault: Fault, chance: Int)?
     /// In a thousand messages, so many are late by up to `spike`.
     var spikes: Int
@@ -107,7 +108,7 @@ struct Mix {
         if weights.isEmpty { weights = [(.killPrimary, 1)] }
         if random.chance(300) {
             ambush = (
-                random.element(Ambush.allCases) ?? .propose,
+                random.element(Ambush.allCases.filter { $0 != .grant }) ?? .propose,
                 random.element(Fault.allCases.filter { !$0.isOfDisks }) ?? .flapLink,
                 random.int(20...300)
             )
@@ -150,13 +151,23 @@ struct Mix {
             for fault in Fault.allCases where fault.isOfDisks && others.chance(500) {
                 weights.append((fault, others.int(1...12)))
             }
+            for _ in 0..<others.int(0...5) { faults.append(others.int(60_000...faultsUntil)) }
+            faults.sort()
+            if others.chance(150) { voters = 0 }
+            if others.chance(500) {
+                ambush = (
+                    others.element(Ambush.allCases) ?? .propose,
+                    others.chance(800) ? .bounce : .cutPower, others.int(20...500)
+                )
+                ambushes = 8
+            }
         }
     }
 }
 
 /// Moments at which trouble is worst.
 enum Ambush: CaseIterable {
-    case seek, propose, accepted, view, state, learnOK, prepare, confirm
+    case seek, grant, propose, accepted, view, state, learnOK, prepare, confirm
 }
 
 enum Fault: CaseIterable {
@@ -165,7 +176,13 @@ enum Fault: CaseIterable {
     case resetClientLink, holdClientLink, holdClientLinkOneWay
     case killClient, clientLeaves, replicaLeaves, switchover, startIntruder
     case resetAllClients, isolateReplica
-    case cutPower, failDisk, slowDisk
+    case cutPower, bounce, failDisk, slowDisk
 
-    var isOfDisks: Bool { self == .cutPower || self == .failDisk || self == .slowDisk }
+    /// What happens only to replicas with disks.
+    var isOfDisks: Bool {
+        switch self {
+        case .cutPower, .bounce, .failDisk, .slowDisk: true
+        default: false
+        }
+    }
 }

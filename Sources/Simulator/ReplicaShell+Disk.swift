@@ -105,7 +105,12 @@ extension Simulation {
         let kept = unsafe > 0 && random.chance(mix.torn) ? random.int(0...unsafe) : 0
         if kept > 0 { coverage.note(.tornWrite) }
         if disk.crash(keeping: kept) > 0 { coverage.note(.recordsLost) }
-        disk.restartAt = now + random.int(0...mix.restartMax)
+        restart(disk, after: random.int(0...mix.restartMax))
+    }
+
+    private func restart(_ disk: Disk, after time: Int) {
+        disk.restartAt = now + time
+        queue.push(.restart(slot: disk.slot), at: now + time)
     }
 
     /// Whether this instance is there, or will be when its disk is started again.
@@ -117,6 +122,7 @@ extension Simulation {
         guard listening[disk.slot] == nil else { return }
         disk.restartAt = nil
         disk.starts += 1
+        resetOrphans(of: disk.slot)
         lostMachines[disk.slot] = false
         do {
             let (recovered, executor) = try disk.recover()
@@ -136,12 +142,21 @@ extension Simulation {
         }
     }
 
+    /// A machine that is back answers what comes on the connections of before with a reset.
+    private func resetOrphans(of slot: Int) {
+        for id in connections.indices where connections[id].isOrphan {
+            for side in 0...1
+            where connections[id].isOpen[side] && connections[id].sites[1 - side] == slot {
+                queue.push(.closed(connection: id, side: side), at: now + random.int(0...100_000))
+            }
+        }
+    }
+
     /// Disks whose replicas are wanted back: not those that were turned away, but in any case the
     /// newest view's members.
     func restartDisks() {
         for disk in disks {
-            guard let time = disk.restartAt, now >= time || isHealed else { continue }
-            restart(disk)
+            if let time = disk.restartAt, now >= time || isHealed { restart(disk) }
         }
     }
 
@@ -174,6 +189,19 @@ extension Simulation {
             victims.contains { $0.me.instance == member.instance && $0.disk == nil }
         }
         return members.isEmpty || random.chance(20)
+    }
+
+    /// A process ends and is started again at once.
+    func bounce(_ target: Int?) {
+        let candidates = replicas.filter { $0.isUp && $0.disk != nil }
+        let given = target.map { replicas[$0] }.flatMap { $0.isUp && $0.disk != nil ? $0 : nil }
+        guard let process = given ?? random.element(candidates), let disk = process.disk else {
+            return
+        }
+        coverage.note(.replicaBounced)
+        tell { "replica \(process.number) is killed and started again" }
+        end(process, withMachine: false)
+        restart(disk, after: random.int(200...8_000))
     }
 
     func breakDisk(_ fault: Fault, _ time: Int) {

@@ -96,6 +96,7 @@ package final class Simulation {
         timing.steadyTicks = 3
         self.timing = timing
         network = Network(sites: Simulation.slots + Simulation.operatorName + 1)
+        ambushes = mix.ambushes
         nextClientStart = [Int](repeating: 0, count: mix.voters)
     }
 
@@ -131,7 +132,7 @@ package final class Simulation {
         for name in Self.guestNames.prefix(mix.guests) {
             startClient(name, log: [], at: random.int(0...mix.arrivalMax))
         }
-        for moment in mix.faults { queue.push(.fault(nil), at: moment) }
+        for moment in mix.faults { queue.push(.fault(nil, of: nil), at: moment) }
         queue.push(.keep, at: 20_000)
         queue.push(.heal, at: mix.faultsUntil + 30_000)
     }
@@ -248,7 +249,12 @@ package final class Simulation {
         case .voteDecided(let number, let vote):
             guard clients[number].isUp, !keepBack(event, clients[number]) else { return }
             decide(clients[number], vote)
-        case .fault(let fault): strike(fault)
+        case .fault(let fault, let target): strike(fault, target)
+        case .restart(let slot):
+            for disk in disks where disk.slot == slot && disk.restartAt.map({ $0 <= now }) ?? false
+            {
+                restart(disk)
+            }
         case .mend(let index): mend(index)
         case .resume(let process): resume(process)
         case .keep: keep()
