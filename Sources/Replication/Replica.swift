@@ -46,6 +46,8 @@ package struct Replica: Equatable, Sendable {
         case propose(Batch, time: UInt64)
         /// Reads have come; they may be answered when `confirmedProbe` reaches the new `probe`.
         case confirmReads
+        /// A path to this instance stands, to a process that is not proved to have ended: to a newer
+        /// one of the same instance, if that was proved of an older.
         case linkUp(Instance)
         case linkDown(Instance)
         /// A heartbeat has come.

@@ -75,14 +75,23 @@ extension Simulation {
         let reach = ambush.fault.isOfDisks && random.chance(500) ? 0 : 2 * mix.delayMax
         var target: ReplicaProcess?
         if ambush.fault.isOfDisks {
-            target = process
-            if random.chance(300) {
-                target = replicas.first { $0.me.instance == envelope.to && $0.isUp }
-            }
+            let other = replicas.first { $0.me.instance == envelope.to && $0.isUp }
+            target = random.chance(300) ? other : process
+            // What the other makes of the message it keeps to itself for a while.
+            if let other, ambush.fault == .bounce, random.chance(500) { silence(other) }
         }
         queue.push(
-            .fault(ambush.fault, of: target?.number),
-            at: now + random.int(0...reach))
+            .fault(ambush.fault, of: target?.number), at: now + random.int(0...reach))
+    }
+
+    /// Everything reaches this replica, and nothing gets out.
+    private func silence(_ process: ReplicaProcess) {
+        coverage.note(.linkHeldOneWay)
+        tell { "nothing from replica \(process.number) gets out" }
+        let time = random.int(50_000...400_000)
+        for site in 0..<Self.slots + Self.operatorName + 1 where site != process.slot {
+            hold(process.slot, site, time)
+        }
     }
 
     func strike(_ given: Fault?, _ target: Int?) {
