@@ -11,6 +11,12 @@ package struct Acceptor: Equatable, Sendable {
 
     package init() {}
 
+    /// As it was before a restart.
+    package init(granted: Attempt?, accepted: Accepted?) {
+        self.granted = granted
+        self.accepted = accepted
+    }
+
     /// Phase 1. Nil: granted, and `accepted` goes with the answer; else the attempt that was
     /// granted before and outbids this one.
     package mutating func seek(_ attempt: Attempt) -> Attempt? {

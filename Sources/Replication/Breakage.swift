@@ -49,6 +49,22 @@ package enum Breakage: String, CaseIterable, Sendable {
     case highestIgnored
     /// A primary announces a vote's result when it decides to close it.
     case announcedTooEarly
+    /// An ack leaves before what it vouches for is durable.
+    case ackBeforeSync
+    /// A primary sends what is not durable on its own disk yet.
+    case prepareBeforeSync
+    /// A promise is not written down.
+    case promiseUnrecorded
+    /// What an elector has accepted is not written down.
+    case acceptedUnrecorded
+    /// The newest view is not written down.
+    case viewUnrecorded
+    /// A replica that has restarted counts its attempts from the beginning.
+    case attemptReused
+    /// One that has been dead itself takes the proof of the other's end for enough.
+    case proofAfterRestart
+    /// A replica that comes back takes its whole log for the primary's.
+    case rejoinTailTrusted
     /// A reservation does not wait for the caches that show its room.
     case leaseNotAwaited
     /// A new primary does not wait for its predecessor's leases to end.

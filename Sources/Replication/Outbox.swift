@@ -13,14 +13,25 @@ package struct Envelope: Equatable, Sendable {
 
 /// What the core asks of the shell, to be carried out in the order of the fields.
 package struct Outbox: Equatable, Sendable {
-    /// Log entries to be written, in order.
-    package var records: [Entry] = []
-    /// Messages that vouch for nothing on disk.
+    /// What the replica must not forget, in the order in which it came about. A `restored` is
+    /// durable only together with the state that `effects` has for it.
+    package var records: [Record] = []
+    /// Messages that are as true of a replica that has forgotten this step: they may leave at once.
     package var send: [Envelope] = []
-    /// Messages that must not leave before `records` are durable.
+    /// Messages that must not leave before `records`, and those of all steps before this one, are
+    /// durable. So to the others a restart from disk looks like a pause in which all connections
+    /// broke. Without a disk they leave at once.
+    ///
+    /// PREPARE is among them. If it left while the primary's own entry is not durable yet, a primary
+    /// that restarts without the entry would give its op to another entry of the same view, and a
+    /// backup that has the first would take the two for one, as (view, last op) names an entry. It
+    /// costs an op the time of a second sync; and no ack can come before the primary's own sync.
+    /// VIEW is too, as the sender's own acceptance may be what has decided it.
     package var sendAfterSync: [Envelope] = []
-    /// Committed entries to be given to the services, in order, each once.
+    /// Committed entries to be given to the services, in order, each once; as `sendAfterSync`, not
+    /// before all is durable. So a primary alone answers what is on its disk.
     package var execute: [Entry] = []
+    /// After the sync, too.
     package var effects: [Effect] = []
 
     package init() {}
@@ -42,8 +53,10 @@ package enum Effect: Equatable, Sendable {
     /// This view leaves the replica out; its log's uncommitted tail is gone.
     case removed(View)
     /// Give this learner a snapshot of the services' state as it is after the outbox's entries,
-    /// then tell the core by `stateSent`.
-    case sendState(to: Instance, join: JoinID)
+    /// said to be of this view, then tell the core by `stateSent`.
+    case sendState(to: Instance, join: JoinID, view: View)
+    /// The join goes on from the services' state as it is here, after `op`.
+    case stateKept(op: OpNumber)
     /// Put the services into this state; it stands after `op`.
     case restore(op: OpNumber, snapshot: [UInt8])
     /// Entries behind `op` are gone; requests of this replica among them have no outcome here.

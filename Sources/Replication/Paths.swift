@@ -45,10 +45,13 @@ package struct Paths: Equatable, Sendable {
     private var peers: [Peer] = []
     /// Clients that are connected here, ascending.
     private var witnesses: [Instance] = []
+    /// The view's other members, and those to which this replica makes connections.
+    private var members: [Instance] = []
+    private var kept: [Instance] = []
     private var ticksToBeat = 0
     private var ticksToPathBeat = 0
     /// For the numbers of the paths that this replica opens.
-    private var opened: UInt64 = 0
+    private var opened: UInt64
 
     private struct Peer: Equatable, Sendable {
         var instance: Instance
@@ -94,7 +97,11 @@ package struct Paths: Equatable, Sendable {
         max(3 * pathBeatTicks, min(5 * timing.retryTicks, timing.suspectTicks / 2))
     }
 
-    package init(me: Instance, timing: Timing) {
+    /// `life`: 0, or of an instance that is kept on a disk a number below 2^28 that is higher at
+    /// each start. Others have seen numbers of the paths of its lives before, and take none below.
+    package init(me: Instance, timing: Timing, life: UInt64 = 0) {
+        precondition(life < 1 << 28, "life \(life)")
+        opened = life << 32
         self.me = me
         self.timing = timing
     }
@@ -157,13 +164,18 @@ package struct Paths: Equatable, Sendable {
     private mutating func known(_ instance: Instance) -> Int {
         if let index = index(of: instance) { return index }
         let place = peers.firstIndex { $0.instance > instance } ?? peers.count
-        peers.insert(Peer(instance: instance), at: place)
+        // It may be a member that has been proved dead, and is back from its disk.
+        let peer = Peer(
+            instance: instance, isMember: members.contains(instance),
+            isKept: kept.contains(instance))
+        peers.insert(peer, at: place)
         return place
     }
 
     private mutating func onMembers(
         _ members: [Instance], _ kept: [Instance], into effects: inout [Effect]
     ) {
+        (self.members, self.kept) = (members, kept)
         for instance in members where instance != me { _ = known(instance) }
         for index in peers.indices {
             peers[index].isMember = members.contains(peers[index].instance)

@@ -44,10 +44,13 @@ extension Replica {
         let answers = [Campaign.Answer](repeating: .none, count: view.electorate.count)
         campaign = Campaign(attempt: attempt, phase: .seeking, proposal: nil, answers: answers)
         if let own = view.electorate.firstIndex(of: me.instance) {
-            let outbid = acceptor.seek(attempt)
+            let outbid = promise(attempt, number: view.number.next, into: &outbox)
             precondition(
                 outbid == nil, "own attempt \(attempt) is outbid by \(outbid, default: "")")
             campaign?.answers[own] = .granted(acceptor.accepted)
+        } else {
+            // No attempt may be made twice, by a candidate that restarts in between.
+            outbox.records.append(.promised(number: view.number.next, attempt))
         }
         sendCampaign(into: &outbox)
         checkGrants(into: &outbox)
@@ -68,12 +71,12 @@ extension Replica {
                     number: view.number.next, attempt: campaign.attempt,
                     isViewOver: isViewOver)
                 // An elector that missed the last view could not answer without it.
-                outbox.send.append(Envelope(to: elector, .view(view)))
-                outbox.send.append(Envelope(to: elector, seek))
+                outbox.sendAfterSync.append(Envelope(to: elector, .view(view)))
+                outbox.sendAfterSync.append(Envelope(to: elector, seek))
             case (.proposing, .none), (.proposing, .granted):
                 guard let proposal = campaign.proposal else { continue }
-                outbox.send.append(Envelope(to: elector, .view(view)))
-                outbox.send.append(
+                outbox.sendAfterSync.append(Envelope(to: elector, .view(view)))
+                outbox.sendAfterSync.append(
                     Envelope(to: elector, .propose(attempt: campaign.attempt, view: proposal)))
             case (.seeking, .granted), (_, .accepted): continue
             }
@@ -101,8 +104,7 @@ extension Replica {
     /// has had its time.
     mutating func checkGrants(into outbox: inout Outbox) {
         guard let view, let campaign, campaign.phase == .seeking else { return }
-        let granted = campaign.answers.filter { $0 != .none }.count
-        guard granted >= quorum(of: view) else { return }
+        guard isQuorum(campaign.answers.map { $0 != .none }, of: view) else { return }
         let isComplete = zip(view.electorate, campaign.answers).allSatisfy { elector, answer in
             answer != .none || !isReachable(elector)
         }
@@ -125,7 +127,7 @@ extension Replica {
             for member in choice.members {
                 let news = Message.grant(
                     number: choice.number, attempt: accepted.attempt, accepted: accepted)
-                outbox.send.append(Envelope(to: member.instance, news))
+                outbox.sendAfterSync.append(Envelope(to: member.instance, news))
             }
             return
         }
@@ -140,14 +142,16 @@ extension Replica {
             highest = accepted
         }
         guard let highest, breakage != .reportedIgnored else { return nextView() }
-        let possible = campaign.answers.filter { answer in
+        let couldAccept = campaign.answers.map { answer in
             switch answer {
             case .none: true
             case .granted(let accepted): accepted?.view == highest.view
             case .accepted: false
             }
-        }.count
-        return possible >= view.majority ? highest.view : nextView()
+        }
+        let possible = couldAccept.filter { $0 }.count
+        let isPossible = possible >= view.majority || haveAllMembers(couldAccept, of: view)
+        return isPossible ? highest.view : nextView()
     }
 
     private mutating func propose(_ next: View, into outbox: inout Outbox) {
@@ -161,12 +165,13 @@ extension Replica {
         campaign?.ticks = 0
         for index in view.electorate.indices { campaign?.answers[index] = .none }
         if let own = view.electorate.firstIndex(of: me.instance) {
-            if acceptor.propose(attempt, next) != nil {
+            if accept(attempt, next, into: &outbox) != nil {
                 endCampaign()
                 return
             }
             campaign?.answers[own] = .accepted
         }
+        outbox.records.append(.proposed(number: next.number))
         sendCampaign(into: &outbox)
         checkAccepted(into: &outbox)
     }
@@ -183,18 +188,48 @@ extension Replica {
 
     private mutating func checkAccepted(into outbox: inout Outbox) {
         guard let view, let campaign, let proposal = campaign.proposal else { return }
-        let accepted = campaign.answers.filter { $0 == .accepted }.count
-        guard accepted >= quorum(of: view) else { return }
+        guard isQuorum(campaign.answers.map { $0 == .accepted }, of: view) else { return }
+        // It was alive all the time since this view began: nobody has decided alone on a next one.
+        isProofVoid = false
         announce(proposal, into: &outbox)
         enter(proposal, into: &outbox)
     }
 
+    /// Whether these electors suffice, for either phase: their majority, or all members of the view.
+    ///
+    /// All members suffice because only members are candidates, and each asks itself first: it grants
+    /// its own attempt before it relies on other grants, and accepts its own proposal before that
+    /// leaves (both on its disk, if it has one). So
+    /// - a majority that has granted contains, with the candidate, a member: if before that all
+    ///   members had accepted a view, the candidate had, and reports it to itself;
+    /// - a majority that has accepted contains, with the proposer, a member: if all members grant
+    ///   after that, the proposer reports it; and if they have granted before, it does not accept.
+    /// Any two that suffice thus have an elector in common wherever Paxos needs one, one for phase 1
+    /// and an earlier one for phase 2 (Howard, Malkhi and Spiegelman, Flexible Paxos, 2016), and
+    /// nothing is asked of the electors in between. A member that is gone for good never answers; it
+    /// can only keep the rest from sufficing.
+    ///
+    /// It matters to a pair with three witnesses: the power fails everywhere, both replicas come
+    /// back with their disks, and the clients are new ones, of whom none is an elector.
+    private func isQuorum(_ answers: [Bool], of view: View) -> Bool {
+        answers.filter { $0 }.count >= quorum(of: view) || haveAllMembers(answers, of: view)
+    }
+
+    /// Whether all members are electors with this answer.
+    private func haveAllMembers(_ answers: [Bool], of view: View) -> Bool {
+        let those = zip(view.electorate, answers).filter { $0.1 && view.contains($0.0) }
+        return those.count == view.members.count
+    }
+
     /// How many electors must answer. Of an electorate of two replicas one alone suffices when the
-    /// other's process is proved dead: whatever the dead one took part in, this one knows.
+    /// other's process is proved dead: whatever the dead one took part in, this one knows. If the
+    /// dead one comes back from its disk it knows of no later view, and needs this one, or the proof
+    /// of its end, to find any: see `isProofVoid`.
     private func quorum(of view: View) -> Int {
         guard view.electorate.count == 2,
             let other = view.electorate.first(where: { $0 != me.instance }),
             view.contains(other), view.electorate.contains(me.instance),
+            !isProofVoid || breakage == .proofAfterRestart,
             exited.contains(other) || (breakage == .proofBySilence && hasFailed(other))
         else { return breakage == .quorumTooSmall ? max(1, view.majority - 1) : view.majority }
         return 1
@@ -255,11 +290,33 @@ extension Replica {
         for instance in links where !view.electorate.contains(instance) {
             let seek = Message.seek(
                 number: view.number.next, attempt: attempt, isViewOver: false)
-            outbox.send.append(Envelope(to: instance, seek))
+            outbox.sendAfterSync.append(Envelope(to: instance, seek))
         }
     }
 
     // MARK: The elector's side
+
+    /// Phase 1 as an elector, written down. Not nil: outbid.
+    private mutating func promise(
+        _ attempt: Attempt, number: ViewNumber, into outbox: inout Outbox
+    ) -> Attempt? {
+        if let outbid = acceptor.seek(attempt) { return outbid }
+        if breakage != .promiseUnrecorded {
+            outbox.records.append(.promised(number: number, attempt))
+        }
+        return nil
+    }
+
+    /// Phase 2 as an elector, written down. Not nil: outbid.
+    private mutating func accept(
+        _ attempt: Attempt, _ proposal: View, into outbox: inout Outbox
+    ) -> Attempt? {
+        if let outbid = acceptor.propose(attempt, proposal) { return outbid }
+        if breakage != .acceptedUnrecorded {
+            outbox.records.append(.accepted(Accepted(attempt: attempt, view: proposal)))
+        }
+        return nil
+    }
 
     mutating func onSeek(
         _ number: ViewNumber, _ attempt: Attempt, _ isViewOver: Bool, from: Instance,
@@ -268,7 +325,7 @@ extension Replica {
         guard isAsked(number, by: from, into: &outbox), let view else { return }
         counterSeen = max(counterSeen, attempt.counter)
         guard from == view.primary.instance || !isPrimaryAlive(isViewOver) else { return }
-        if let outbid = acceptor.seek(attempt) {
+        if let outbid = promise(attempt, number: number, into: &outbox) {
             outbox.send.append(Envelope(to: from, .outbid(number: number, attempt: outbid)))
             return
         }
@@ -287,7 +344,7 @@ extension Replica {
     ) {
         guard isAsked(proposal.number, by: from, into: &outbox) else { return }
         counterSeen = max(counterSeen, attempt.counter)
-        if let outbid = acceptor.propose(attempt, proposal) {
+        if let outbid = accept(attempt, proposal, into: &outbox) {
             let answer = Message.outbid(number: proposal.number, attempt: outbid)
             outbox.send.append(Envelope(to: from, answer))
             return
@@ -302,7 +359,7 @@ extension Replica {
     ) -> Bool {
         guard isMember, let view else { return false }
         guard number > view.number || breakage == .electsThePast else {
-            outbox.send.append(Envelope(to: from, .view(view)))
+            outbox.sendAfterSync.append(Envelope(to: from, .view(view)))
             return false
         }
         return number == view.number.next && view.electorate.contains(me.instance)

@@ -18,6 +18,8 @@ extension Replica {
     }
 
     mutating func onLinkUp(_ instance: Instance, into outbox: inout Outbox) {
+        // It has come back from its disk: it is another process, and as alive as any.
+        exited.removeAll { $0 == instance }
         if !links.contains(instance) {
             links.append(instance)
             links.sort()
@@ -206,7 +208,7 @@ extension Replica {
         if fetch.ticksSinceNews > joinTicksMax {
             failJoin("it has been silent for too long", into: &outbox)
         } else if ticksToRetry <= 0 {
-            outbox.send.append(Envelope(to: fetch.primary, .join(fetch.join, me)))
+            outbox.sendAfterSync.append(Envelope(to: fetch.primary, joinRequest(fetch)))
         }
     }
 
@@ -222,7 +224,7 @@ extension Replica {
         // A learner that has nothing to fetch hears by this that its primary is there.
         for learner in learners where learner.sent != nil {
             let commit = Message.commit(view: view.number, commitMax: commitMax)
-            outbox.send.append(Envelope(to: learner.member.instance, commit))
+            outbox.sendAfterSync.append(Envelope(to: learner.member.instance, commit))
         }
     }
 
@@ -237,6 +239,7 @@ extension Replica {
             precondition(entry.first == next, "log: \(entry.first) where \(next) is due")
             next = entry.last.next
         }
+        precondition(kept.last.map { $0 == commitMin } ?? true, "kept up to \(kept.last!)")
         precondition(next == op.next, "log ends before \(next), op is \(op)")
         if isPrimary, let view {
             precondition(progress.count == view.backups.count, "progress of \(progress.count)")

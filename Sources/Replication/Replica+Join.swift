@@ -27,12 +27,22 @@ extension Replica {
         // A replica that a proposed view may name keeps its log and waits to be told.
         guard status == .idle || status == .learning else { return }
         status = .learning
-        fetch = Fetch(primary: primary, join: join)
+        // What it has not executed is not known to be a part of the history.
+        let has = commitView.map { Learned(op: commitMin, view: $0) }
+        let fetch = Fetch(
+            primary: primary, join: join,
+            has: has ?? Learned(op: OpNumber(0), view: ViewNumber(0)))
+        self.fetch = fetch
         if breakage == .joinWipesLog {
             log = []
             (op, commitMax, matched) = (commitMin, commitMin, commitMin)
+            outbox.records.append(.truncated(after: op))
         }
-        outbox.send.append(Envelope(to: primary, .join(join, me)))
+        outbox.sendAfterSync.append(Envelope(to: primary, joinRequest(fetch)))
+    }
+
+    func joinRequest(_ fetch: Fetch) -> Message {
+        .join(fetch.join, me, op: fetch.has.op, view: fetch.has.view)
     }
 
     mutating func onState(_ part: StatePiece, from: Instance, into outbox: inout Outbox) {
@@ -47,6 +57,10 @@ extension Replica {
             failJoin("the state came in disorder", into: &outbox)
             return
         }
+        if part.pieces == 0 {
+            followFromHere(part, from: from, into: &outbox)
+            return
+        }
         fetch.piecesSeen += 1
         fetch.ticksSinceNews = 0
         fetch.snapshot += part.bytes
@@ -55,15 +69,42 @@ extension Replica {
             return
         }
         // Only here, with the whole new state in hand, does the old log go.
+        outbox.records.append(.restored(op: part.op))
         outbox.effects.append(.restore(op: part.op, snapshot: fetch.snapshot))
         fetch.snapshot = []
         fetch.isRestored = true
         self.fetch = fetch
         hasState = true
         log = []
+        kept.removeAll()
+        commitView = nil
         (op, commitMin, commitMax, matched) = (part.op, part.op, part.op, part.op)
-        if part.view.number > (view?.number ?? ViewNumber(0)) { learnOfView(part.view) }
+        if part.view.number > (view?.number ?? ViewNumber(0)) {
+            learnOfView(part.view, into: &outbox)
+        }
         let ok = Message.learnOK(part.join, op: op)
+        outbox.sendAfterSync.append(Envelope(to: from, ok))
+    }
+
+    /// What this replica has executed is a part of the primary's history, of which it needs no more
+    /// than the rest. Nothing of the log behind it is taken for the primary's, and nothing is
+    /// thrown away before that has sent something else in its place: an earlier join may have ended
+    /// with a view that names this replica, which then must have all that it acked.
+    private mutating func followFromHere(
+        _ part: StatePiece, from: Instance, into outbox: inout Outbox
+    ) {
+        guard part.op == fetch?.has.op, part.op == commitMin else {
+            failJoin("the state came in disorder", into: &outbox)
+            return
+        }
+        outbox.effects.append(.stateKept(op: part.op))
+        fetch?.isRestored = true
+        fetch?.ticksSinceNews = 0
+        matched = breakage == .rejoinTailTrusted ? op : commitMin
+        if part.view.number > (view?.number ?? ViewNumber(0)) {
+            learnOfView(part.view, into: &outbox)
+        }
+        let ok = Message.learnOK(part.join, op: matched)
         outbox.sendAfterSync.append(Envelope(to: from, ok))
     }
 
@@ -89,13 +130,13 @@ extension Replica {
     // MARK: The primary
 
     mutating func onJoin(
-        _ join: JoinID, _ member: Member, from: Instance, into outbox: inout Outbox
+        _ join: JoinID, _ member: Member, _ has: Learned, from: Instance, into outbox: inout Outbox
     ) {
         // What a process has said before its end may come after the proof of that.
         guard isPrimary, let view, member.instance == from, !exited.contains(from) else { return }
         if view.contains(from) {
             // It is in already and does not know it.
-            outbox.send.append(Envelope(to: from, .view(view)))
+            outbox.sendAfterSync.append(Envelope(to: from, .view(view)))
             return
         }
         if let index = learnerIndex(from, join) {
@@ -110,8 +151,27 @@ extension Replica {
             refuse(from, join, holder: holder, into: &outbox)
             return
         }
-        learners.append(Learner(member: member, join: join))
-        outbox.effects.append(.sendState(to: from, join: join))
+        var learner = Learner(member: member, join: join)
+        guard isPartOfHistory(has) else {
+            learners.append(learner)
+            outbox.effects.append(.sendState(to: from, join: join, view: view))
+            return
+        }
+        learner.sent = has.op
+        learners.append(learner)
+        let state = Message.state(join, view: view, op: has.op, piece: 0, pieces: 0, bytes: [])
+        outbox.sendAfterSync.append(Envelope(to: from, state))
+        sendLog(into: &outbox)
+    }
+
+    /// Whether what the learner has executed stands in this replica's history, and all that follows
+    /// is at hand. After a promotion by force it may be the end of another history, of which this
+    /// one knows an older part only: so the op alone does not tell.
+    private func isPartOfHistory(_ has: Learned) -> Bool {
+        guard has.op.rawValue > 0 else { return false }
+        if has.op == commitMin { return commitView == has.view }
+        if has.op < commitMin { return kept.view(at: has.op) == has.view }
+        return log.contains { $0.last == has.op && $0.view == has.view }
     }
 
     func refuse(
@@ -130,7 +190,12 @@ extension Replica {
     mutating func onStateSent(
         _ learner: Instance, _ join: JoinID, _ op: OpNumber, into outbox: inout Outbox
     ) {
-        guard let index = learnerIndex(learner, join), op == commitMin else { return }
+        guard let index = learnerIndex(learner, join) else { return }
+        // More may have been committed while the state was written; if too much, it asks anew.
+        guard op == commitMin || kept.first.map({ $0 <= op.next }) ?? false else {
+            forgetLearner(learner)
+            return
+        }
         learners[index].sent = op
         sendLog(into: &outbox)
     }

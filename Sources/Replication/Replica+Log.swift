@@ -9,6 +9,10 @@ extension Replica {
         let entry = Entry(view: view.number, first: op.next, time: time, batch: batch)
         append(entry, into: &outbox)
         sendLog(into: &outbox)
+        if breakage == .prepareBeforeSync {
+            outbox.send += outbox.sendAfterSync
+            outbox.sendAfterSync = []
+        }
         commitSent = commitMax
         advanceCommit(into: &outbox)
     }
@@ -17,7 +21,7 @@ extension Replica {
         precondition(entry.first == op.next, "gap: op \(op), entry from \(entry.first)")
         log.append(entry)
         op = entry.last
-        outbox.records.append(entry)
+        outbox.records.append(.entry(entry))
     }
 
     /// Sends every backup and learner what it has not been sent yet.
@@ -37,10 +41,12 @@ extension Replica {
 
     private func sendEntries(after sent: OpNumber, to: Instance, into outbox: inout Outbox) {
         guard let view else { return }
-        for entry in log where entry.first > sent {
+        func post(_ entry: Entry) {
             let message = Message.prepare(view: view.number, entry: entry, commitMax: commitMax)
-            outbox.send.append(Envelope(to: to, message))
+            outbox.sendAfterSync.append(Envelope(to: to, message))
         }
+        if sent < commitMin { for entry in kept.entries(after: sent) { post(entry) } }
+        for entry in log where entry.first > sent { post(entry) }
     }
 
     /// Primary: commits what every member has, and executes it.
@@ -60,7 +66,9 @@ extension Replica {
         let count = log.prefix { $0.last <= bound }.count
         guard count > 0 else { return }
         outbox.execute.append(contentsOf: log[..<count])
+        kept.append(log[..<count])
         commitMin = log[count - 1].last
+        commitView = log[count - 1].view
         log.removeFirst(count)
     }
 
@@ -101,6 +109,7 @@ extension Replica {
             precondition(kept >= commitMax.rawValue, "entry \(entry.first) contradicts a commit")
             log.removeSubrange(index...)
             op = OpNumber(kept)
+            outbox.records.append(.truncated(after: op))
             outbox.effects.append(.truncated(after: op))
         }
         append(entry, into: &outbox)
@@ -110,8 +119,13 @@ extension Replica {
         guard let view else { return }
         switch status {
         case .normal:
-            let ok = Message.prepareOK(view: view.number, op: matched)
-            outbox.sendAfterSync.append(Envelope(to: view.primary.instance, ok))
+            let ok = Envelope(
+                to: view.primary.instance, .prepareOK(view: view.number, op: matched))
+            if breakage == .ackBeforeSync {
+                outbox.send.append(ok)
+            } else {
+                outbox.sendAfterSync.append(ok)
+            }
         case .learning:
             guard let fetch else { return }
             let ok = Message.learnOK(fetch.join, op: matched)
@@ -199,7 +213,7 @@ extension Replica {
         progress[index].acked = max(progress[index].acked, sure)
         progress[index].sent = breakage == .nothingResent ? op : sure
         let commit = Message.commit(view: view.number, commitMax: commitMax)
-        outbox.send.append(Envelope(to: from, commit))
+        outbox.sendAfterSync.append(Envelope(to: from, commit))
         if probe > progress[index].confirmed {
             outbox.send.append(Envelope(to: from, .confirm(view: view.number, probe: probe)))
         }
@@ -211,7 +225,7 @@ extension Replica {
     /// Who speaks of an older view is told the newest.
     func tellIfBehind(_ number: ViewNumber, _ from: Instance, into outbox: inout Outbox) {
         guard let view, number < view.number else { return }
-        outbox.send.append(Envelope(to: from, .view(view)))
+        outbox.sendAfterSync.append(Envelope(to: from, .view(view)))
     }
 
     mutating func onConfirmReads(into outbox: inout Outbox) {
@@ -224,7 +238,10 @@ extension Replica {
     }
 
     mutating func onConfirmOK(_ number: ViewNumber, _ probe: UInt64, from: Instance) {
-        guard let index = backupIndex(number, from), probe <= self.probe else { return }
+        // One that has not attached yet may be confirming to this replica's life before.
+        guard let index = backupIndex(number, from), probe <= self.probe,
+            progress[index].sent != nil
+        else { return }
         progress[index].confirmed = max(progress[index].confirmed, probe)
     }
 
@@ -234,10 +251,10 @@ extension Replica {
         commitSent = commitMax
         let commit = Message.commit(view: view.number, commitMax: commitMax)
         for (backup, progress) in zip(view.backups, progress) where progress.sent != nil {
-            outbox.send.append(Envelope(to: backup.instance, commit))
+            outbox.sendAfterSync.append(Envelope(to: backup.instance, commit))
         }
         for learner in learners where learner.sent != nil {
-            outbox.send.append(Envelope(to: learner.member.instance, commit))
+            outbox.sendAfterSync.append(Envelope(to: learner.member.instance, commit))
         }
     }
 }

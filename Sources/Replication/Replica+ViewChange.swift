@@ -86,7 +86,7 @@ extension Replica {
         // Those who have followed this primary hear of it here, if nobody else reaches them.
         if isPrimary, let view {
             for backup in view.backups where backup.instance != news.primary.instance {
-                outbox.send.append(Envelope(to: backup.instance, .view(news)))
+                outbox.sendAfterSync.append(Envelope(to: backup.instance, .view(news)))
             }
         }
         if news.contains(me.instance), isMember || hasState {
@@ -95,7 +95,7 @@ extension Replica {
         }
         let wasMember = isMember
         let isNext = news.number == view?.number.next
-        if !(wasMember && breakage == .staysAfterRemoval) { learnOfView(news) }
+        if !(wasMember && breakage == .staysAfterRemoval) { learnOfView(news, into: &outbox) }
         if wasMember {
             if breakage == .staysAfterRemoval {
                 outbox.effects.append(.removed(news))
@@ -111,8 +111,9 @@ extension Replica {
         }
     }
 
-    mutating func learnOfView(_ news: View) {
+    mutating func learnOfView(_ news: View, into outbox: inout Outbox) {
         view = news
+        if breakage != .viewUnrecorded { outbox.records.append(.view(news)) }
         acceptor = Acceptor()
         acceptor.breakage = breakage
         counterSeen = 0
@@ -129,6 +130,7 @@ extension Replica {
         commitMax = commitMin
         matched = commitMin
         clearViewState()
+        outbox.records.append(.truncated(after: op))
         outbox.effects.append(.truncated(after: op))
     }
 
@@ -153,7 +155,7 @@ extension Replica {
         let oldLearners = learners
         let oldHealth = health
 
-        learnOfView(next)
+        learnOfView(next, into: &outbox)
         clearViewState()
         status = .normal
         health = next.members.filter { $0.instance != me.instance }.map { member in
@@ -168,7 +170,9 @@ extension Replica {
         if next.primary.instance == me.instance {
             if breakage == .tailForgotten, old?.primary != me {
                 log = []
-                op = commitMax
+                op = commitMin
+                commitMax = op
+                outbox.records.append(.truncated(after: op))
             }
             matched = op
             progress = next.backups.map { backup in
@@ -187,11 +191,11 @@ extension Replica {
             sendLog(into: &outbox)
             advanceCommit(into: &outbox)
         } else {
-            // As a learner it has acked the primary's whole log; as a backup of the same primary
-            // what it knew it still knows; under another only what is committed is sure.
-            if wasLearner || breakage == .tailTrusted {
+            // As a learner, or as a backup of the same primary, what it knew it still knows; under
+            // another only what is committed is sure.
+            if breakage == .tailTrusted {
                 matched = op
-            } else if !wasBackupOfSame {
+            } else if !wasLearner, !wasBackupOfSame {
                 matched = commitMax
             }
             attach(into: &outbox)
@@ -212,7 +216,7 @@ extension Replica {
 
     private func tellLearner(_ learner: Instance, _ outbox: inout Outbox) {
         guard let view else { return }
-        outbox.send.append(Envelope(to: learner, .view(view)))
+        outbox.sendAfterSync.append(Envelope(to: learner, .view(view)))
     }
 
     /// Tells everybody concerned that `next` was decided; to be called before entering it.
@@ -223,12 +227,16 @@ extension Replica {
             + next.members.map(\.instance) + next.electorate
         for instance in all where !told.contains(instance) {
             told.append(instance)
-            outbox.send.append(Envelope(to: instance, .view(next)))
+            outbox.sendAfterSync.append(Envelope(to: instance, .view(next)))
         }
     }
 
     mutating func onPromoteByForce(into outbox: inout Outbox) {
-        guard let view, isMember, !isPrimary else { return }
+        // A primary alone needs none. One that has come back from disk and waits for the others does,
+        // and so does one who knows that others went on without it, and is all that is left.
+        guard let view, hasState, status != .learning, !isPrimary || !view.backups.isEmpty else {
+            return
+        }
         // Far above what the other side can have reached by itself, so that this view is news to
         // it when the two meet again.
         let number = ViewNumber(view.number.rawValue + 1_000_000)

@@ -46,6 +46,8 @@ package struct Replica: Equatable, Sendable {
         case propose(Batch, time: UInt64)
         /// Reads have come; they may be answered when `confirmedProbe` reaches the new `probe`.
         case confirmReads
+        /// A path to this instance stands, to a process that is not proved to have ended: to a newer
+        /// one of the same instance, if that was proved of an older.
         case linkUp(Instance)
         case linkDown(Instance)
         /// A heartbeat has come.
@@ -60,6 +62,8 @@ package struct Replica: Equatable, Sendable {
         case create
         case join(primary: Instance, JoinID)
         case stateSent(to: Instance, join: JoinID, op: OpNumber)
+        /// The first event of a replica that was made from what its disk had.
+        case resume
         /// Hand the primary's part to a backup.
         case handOver
         /// The operator's word that the view's other members are gone for good.
@@ -85,6 +89,10 @@ package struct Replica: Equatable, Sendable {
     package internal(set) var commitMin = OpNumber(0)
     /// Known to be on every member of the view.
     package internal(set) var commitMax = OpNumber(0)
+    /// The entries up to `commitMin`, as far as they are kept.
+    var kept: Kept
+    /// The view of the entry that ends at `commitMin`; nil where that is not known.
+    var commitView: ViewNumber?
     /// Backup, learner: through this op the log is known to be the primary's. ≤ op.
     var matched = OpNumber(0)
 
@@ -129,8 +137,13 @@ package struct Replica: Equatable, Sendable {
     var links: [Instance] = []
     /// What is known of the other members' life, in the order of `view.members`.
     var health: [Health] = []
-    /// Processes proved dead; the newest few.
+    /// Processes proved dead; the newest few. One with a disk may come back, which ends the proof.
     var exited: [Instance] = []
+    /// This replica was dead itself, so the other of two electors may have decided alone meanwhile,
+    /// by the proof of that. Its own proof of the other's end counts for nothing until the other has
+    /// said in this life, on a link to it, that it is in this view: from then on the other can
+    /// decide alone only when this replica has ended once more.
+    package internal(set) var isProofVoid = false
     /// Client witnesses connected here, ascending.
     var witnessesHere: [Instance] = []
     /// Witnesses of the electorate that are away, and for how many ticks.
@@ -167,12 +180,22 @@ package struct Replica: Equatable, Sendable {
     struct Fetch: Equatable, Sendable {
         var primary: Instance
         var join: JoinID
+        /// What it has said it has.
+        var has: Learned
         var snapshot: [UInt8] = []
         var piecesSeen = 0
         var isRestored = false
         var ticksSinceNews = 0
 
         static let snapshotBytesMax = 1 << 30
+    }
+
+    /// Through which op a learner has executed, all of it committed, and the view of the entry that
+    /// ends there: by both it is seen whether that is a part of this history. Op 0: nothing, or it
+    /// does not know.
+    struct Learned: Equatable, Sendable {
+        var op: OpNumber
+        var view: ViewNumber
     }
 
     /// A planned change that waits until its backup or learner has everything; requests are held
@@ -199,13 +222,15 @@ package struct Replica: Equatable, Sendable {
     }
 
     package init(
-        me: Member, timing: Timing, membersMax: Int, election: Election = .sticky, seed: UInt64
+        me: Member, timing: Timing, membersMax: Int, election: Election = .sticky, seed: UInt64,
+        keptMax: KeptMax = KeptMax()
     ) {
         precondition(membersMax >= 1 && membersMax <= View.backupsMax + 1)
         self.me = me
         self.timing = timing
         self.membersMax = membersMax
         self.election = election
+        kept = Kept(max: keptMax)
         randomState = seed | 1
     }
 
@@ -250,6 +275,7 @@ package struct Replica: Equatable, Sendable {
         case .join(let primary, let join): onJoinWanted(primary, join, into: &outbox)
         case .stateSent(let learner, let join, let op):
             onStateSent(learner, join, op, into: &outbox)
+        case .resume: onResume(into: &outbox)
         case .handOver: onHandOver(into: &outbox)
         case .promoteByForce: onPromoteByForce(into: &outbox)
         }
@@ -275,7 +301,9 @@ package struct Replica: Equatable, Sendable {
         case .accepted(let number, let attempt):
             onAccepted(number, attempt, from: from, into: &outbox)
         case .view(let view): onView(view, into: &outbox)
-        case .join(let join, let member): onJoin(join, member, from: from, into: &outbox)
+        case .join(let join, let member, let op, let view):
+            let has = Learned(op: op, view: view)
+            onJoin(join, member, has, from: from, into: &outbox)
         case .state(let join, let view, let op, let piece, let pieces, let bytes):
             let part = StatePiece(
                 join: join, view: view, op: op, piece: piece, pieces: pieces, bytes: bytes)
@@ -287,8 +315,9 @@ package struct Replica: Equatable, Sendable {
         case .electionOK(let view): onElectionOK(view, from: from)
         case .leave(let instance): onLeave(instance, from: from, into: &outbox)
         case .stop: outbox.effects.append(.stop)
-        case .beat, .relay: return
+        case .beat, .relay: break
         }
+        noteVoucher(message, from: from)
     }
 
     /// Numbers for back-off.

@@ -141,7 +141,8 @@ extension Server {
         switch effect {
         case .entered(let view): onEntered(view)
         case .removed(let view): onRemoved(view)
-        case .sendState(let learner, let join): sendState(to: learner, join)
+        case .sendState(let learner, let join, let view): sendState(to: learner, join, view)
+        case .stateKept(let op): log.detail("no more than the log behind op \(op) is missing here")
         case .restore(let op, let snapshot): restore(op, snapshot)
         case .truncated: refuseWaiters()
         case .joinFailed(let reason, let isPlaceTaken):
@@ -223,8 +224,8 @@ extension Server {
     }
 
     /// Only over a direct connection: a learner is no member, and to members alone is relayed.
-    private func sendState(to learner: Instance, _ join: JoinID) {
-        guard let link = links[learner], let view = replica.view else { return }
+    private func sendState(to learner: Instance, _ join: JoinID, _ view: View) {
+        guard let link = links[learner] else { return }
         let snapshot = executor.snapshot()
         let pieceBytes = 1 << 20
         let pieces = max(1, (snapshot.count + pieceBytes - 1) / pieceBytes)

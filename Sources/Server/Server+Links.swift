@@ -164,6 +164,13 @@ extension Server {
             if !isCutSilent { close(connection) }
             return
         }
+        // Sent before its end. A newer process of the same instance has another number.
+        if replica.isProvedDead(hello.member.instance),
+            peers[hello.member.instance]?.pid == hello.member.pid
+        {
+            close(connection)
+            return
+        }
         if let mine = service, let theirs = hello.service, mine != theirs {
             let text = "PEER service \(theirs) is not this replica's service \(mine)"
             connection.write { RESP.error(text, into: &$0) }

@@ -8,6 +8,7 @@ package struct Coverage: Sendable {
         case clientLinkHeld, clientLinkHeldOneWay, clientKilled, clientLeft, witnessKilled
         case replicaLeaves, primaryLeaves, switchover, startFailed, intruderStarted
         case delaySpike, severalAtOnce, ambush
+        case powerCut, replicaBounced, syncFailed, diskSlow, tornWrite, recordsLost
         // What came of them.
         case viewEntered, viewWithoutPhaseOne, viewByPhaseOne, primaryTookOver, handedOver
         case leaderFailed, electionBegan, electionSummoned, electionAsked, electionAnswered
@@ -20,6 +21,7 @@ package struct Coverage: Sendable {
         case relayOpened, relayUsed, relayLost, backToDirect, relayBounced
         case answeredFromCache, roomInvalidated, reservationWaited, leaseRanOut, cacheLapsed
         case cacheOutlivesPrimary
+        case replicaRestarted, tailOnly, checkpointTaken
         case refusalDisproved, silentLinkClosed, lateFrame
         case twoPrimariesAtOnce, oldPrimaryRefused
         // How runs end.

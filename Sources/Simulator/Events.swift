@@ -20,9 +20,15 @@ enum Event {
     case closed(connection: Int, side: Side)
     /// The try to connect has failed; `refused`: nobody listens there.
     case dialFailed(Process, slot: Int, refused: Bool)
-    case exited(of: Instance, to: Int)
+    /// Process `of` has ended, which `to` is told.
+    case exited(of: Int, to: Int)
+    /// So many of the items on its disk are safe.
+    case synced(Int, count: Int)
     case voteDecided(client: Int, vote: UInt64)
-    case fault(Fault?)
+    /// Nil: one is drawn. `of`: a replica that it concerns.
+    case fault(Fault?, of: Int?)
+    /// The replica whose disk is in this slot.
+    case restart(slot: Int)
     case mend(Int)
     case resume(Process)
     case keep

@@ -61,6 +61,7 @@ extension Simulation {
             switch ambush.message {
             case .seek: if case .seek = envelope.message { true } else { false }
             case .propose: if case .propose = envelope.message { true } else { false }
+            case .grant: if case .grant = envelope.message { true } else { false }
             case .accepted: if case .accepted = envelope.message { true } else { false }
             case .view: if case .view = envelope.message { true } else { false }
             case .state: if case .state = envelope.message { true } else { false }
@@ -71,10 +72,29 @@ extension Simulation {
         guard isSeen, random.chance(ambush.chance) else { return }
         coverage.note(.ambush)
         ambushes -= 1
-        queue.push(.fault(ambush.fault), at: now + random.int(0...2 * mix.delayMax))
+        let reach = ambush.fault.isOfDisks && random.chance(500) ? 0 : 2 * mix.delayMax
+        var target: ReplicaProcess?
+        if ambush.fault.isOfDisks {
+            let other = replicas.first { $0.me.instance == envelope.to && $0.isUp }
+            target = random.chance(300) ? other : process
+            // What the other makes of the message it keeps to itself for a while.
+            if let other, ambush.fault == .bounce, random.chance(500) { silence(other) }
+        }
+        queue.push(
+            .fault(ambush.fault, of: target?.number), at: now + random.int(0...reach))
     }
 
-    func strike(_ given: Fault?) {
+    /// Everything reaches this replica, and nothing gets out.
+    private func silence(_ process: ReplicaProcess) {
+        coverage.note(.linkHeldOneWay)
+        tell { "nothing from replica \(process.number) gets out" }
+        let time = random.int(50_000...400_000)
+        for site in 0..<Self.slots + Self.operatorName + 1 where site != process.slot {
+            hold(process.slot, site, time)
+        }
+    }
+
+    func strike(_ given: Fault?, _ target: Int?) {
         guard !isHealed else { return }
         if lastFaultAt >= 0, now - lastFaultAt < 20_000 { coverage.note(.severalAtOnce) }
         lastFaultAt = now
@@ -131,6 +151,9 @@ extension Simulation {
             guard let slot = freeSlot() else { return }
             coverage.note(.intruderStarted)
             _ = start(at: slot, target: primary?.slot ?? 0)
+        case .cutPower: cutPower()
+        case .bounce: bounce(target)
+        case .failDisk, .slowDisk: breakDisk(fault, time)
         case .resetAllClients:
             coverage.note(.clientLinkReset)
             for id in connections.indices {
@@ -154,16 +177,18 @@ extension Simulation {
         }
     }
 
-    /// Memory is all there is: to lose the last copy, or the electors' majority, is beyond what
+    /// Without a disk memory is all there is: to lose the last copy, or the electors' majority, is beyond what
     /// the service promises to survive.
     func mayLose(_ process: ReplicaProcess) -> Bool {
         guard let view = history.newest, view.contains(process.me.instance) else { return true }
+        if process.disk != nil { return true }
         let isCopied = view.members.contains { member in
             member.instance != process.me.instance
-                && replicas.contains {
-                    $0.me.instance == member.instance && $0.isUp && $0.face.isMember
-                        && $0.replica.view?.number == view.number && $0.leavesAt == nil
-                }
+                && (disks.contains { $0.instance == member.instance && $0.restartAt != nil }
+                    || replicas.contains {
+                        $0.me.instance == member.instance && $0.isUp && $0.face.isMember
+                            && $0.replica.view?.number == view.number && $0.leavesAt == nil
+                    })
         }
         // Now and then it is tried all the same; the healing knows what cannot be healed.
         return isCopied && (electorsLeft(without: process.me.instance) || random.chance(20))
@@ -175,8 +200,10 @@ extension Simulation {
 
     private func electorsLeft(without lost: Instance) -> Bool {
         guard let view = history.newest, view.electorate.contains(lost) else { return true }
-        let left = view.electorate.filter { $0 != lost && isAlive($0) }.count
-        return left >= view.majority || canProve(lost, in: view)
+        let left = view.electorate.filter { $0 != lost && comesBack($0) }
+        let members = left.filter { view.contains($0) }.count
+        return left.count >= view.majority || members == view.members.count
+            || canProve(lost, in: view)
     }
 
     /// Whether the end of one of two electors would be proved to the other: on one host, if they
@@ -186,6 +213,7 @@ extension Simulation {
         return view.electorate.contains { other in
             replicas.contains {
                 $0.me.instance == other && other != lost && $0.isUp && $0.knows(lost)
+                    && !$0.replica.isProofVoid
             }
         }
     }
@@ -283,15 +311,20 @@ extension Simulation {
     // MARK: Keeping the numbers up
 
     private func freeSlot() -> Int? {
-        let free = (0..<Self.slots).filter { listening[$0] == nil && !lostMachines[$0] }
+        let free = (0..<Self.slots).filter { slot in
+            listening[slot] == nil && !lostMachines[slot]
+                && !disks.contains { $0.slot == slot && $0.restartAt != nil }
+        }
         return random.element(free)
     }
 
     /// Starts what is missing, as the primary does for a lost backup and people do for clients.
     func keep() {
         queue.push(.keep, at: now + 20_000)
+        restartDisks()
         let count = replicas.filter(\.isUp).count
-        if count < mix.shape.replicas {
+        let areComing = disks.contains { $0.restartAt != nil }
+        if count < mix.shape.replicas, !areComing || random.chance(100) {
             if nextStart == 0 {
                 nextStart = now + (isHealed ? 0 : random.int(0...mix.restartMax))
             } else if now >= nextStart, let slot = freeSlot() {
@@ -410,15 +443,17 @@ extension Simulation {
     /// can know what they have decided.
     private var isBeyondRepair: Bool {
         guard let view = history.newest else { return true }
-        let alive = view.members.filter { isAlive($0.instance) }
+        let alive = view.members.filter { comesBack($0.instance) }
         guard !alive.isEmpty else { return true }
         // Who decided it alone may have died before telling anybody.
         let isKnown =
             replicas.contains { $0.isUp && $0.replica.view?.number == view.number }
             || clients.contains { $0.isUp && $0.witness.view?.number == view.number }
         guard isKnown else { return true }
-        let dead = view.electorate.filter { !isAlive($0) }.count
-        let lost = view.electorate.first { !isAlive($0) }
+        let electing = view.electorate.filter { comesBack($0) }
+        if view.members.allSatisfy({ electing.contains($0.instance) }) { return false }
+        let dead = view.electorate.count - electing.count
+        let lost = view.electorate.first { !comesBack($0) }
         if let lost, canProve(lost, in: view) {
             // Proof of the other's end suffices, unless this one has helped it to go on alone.
             return alive.allSatisfy { member in

@@ -40,6 +40,7 @@ struct Mix {
     var delayMin: Int
     var delayMax: Int
     /// Strikes when a message of this kind is sent, so many times in a thousand.
+    var ambushes = 3
     var ambush: (message: Ambush, fault: Fault, chance: Int)?
     /// In a thousand messages, so many are late by up to `spike`.
     var spikes: Int
@@ -60,6 +61,15 @@ struct Mix {
     var election: Election
     /// What a replica that starts at a slot has as its id; two of a group may have the same.
     var ids: [UInt64]
+    /// Which slots have a disk.
+    var hasDisk: [Bool]
+    /// A sync takes up to this.
+    var syncMax: Int
+    /// In a thousand crashes, so many leave a part of what was not synced.
+    var torn: Int
+    /// In a thousand ticks.
+    var checkpoints: Int
+    var keptMax: KeptMax
 
     init(_ random: inout Random, shape: Shape?, election given: Election?) {
         let drawn: Shape =
@@ -92,14 +102,15 @@ struct Mix {
         }
         faults.sort()
         weights = []
-        for fault in Fault.allCases where random.chance(350) {
+        for fault in Fault.allCases where !fault.isOfDisks && random.chance(350) {
             weights.append((fault, random.int(1...10)))
         }
         if weights.isEmpty { weights = [(.killPrimary, 1)] }
         if random.chance(300) {
             ambush = (
-                random.element(Ambush.allCases) ?? .propose,
-                random.element(Fault.allCases) ?? .flapLink, random.int(20...300)
+                random.element(Ambush.allCases.filter { $0 != .grant }) ?? .propose,
+                random.element(Fault.allCases.filter { !$0.isOfDisks }) ?? .flapLink,
+                random.int(20...300)
             )
         }
         delayMin = random.int(20...200)
@@ -132,12 +143,35 @@ struct Mix {
             ids.swapAt(index, others.int(index...ids.count - 1))
         }
         if others.chance(100) { ids[0] = ids[1] }
+        var chances = 0
+        if others.chance(500) { chances = others.chance(700) ? 1_000 : 500 }
+        hasDisk = []
+        for _ in 0..<Simulation.slots { hasDisk.append(others.chance(chances)) }
+        syncMax = others.element([100, 2_000, 20_000]) ?? 100
+        torn = others.element([0, 500, 1_000]) ?? 0
+        checkpoints = others.element([0, 10, 100]) ?? 0
+        keptMax = KeptMax(entries: others.element([0, 5, 1 << 16]) ?? 0)
+        if hasDisk.contains(true) {
+            for fault in Fault.allCases where fault.isOfDisks && others.chance(500) {
+                weights.append((fault, others.int(1...12)))
+            }
+            for _ in 0..<others.int(0...5) { faults.append(others.int(60_000...faultsUntil)) }
+            faults.sort()
+            if others.chance(150) { voters = 0 }
+            if others.chance(500) {
+                ambush = (
+                    others.element(Ambush.allCases) ?? .propose,
+                    others.chance(800) ? .bounce : .cutPower, others.int(20...500)
+                )
+                ambushes = 8
+            }
+        }
     }
 }
 
 /// Moments at which trouble is worst.
 enum Ambush: CaseIterable {
-    case seek, propose, accepted, view, state, learnOK, prepare, confirm
+    case seek, grant, propose, accepted, view, state, learnOK, prepare, confirm
 }
 
 enum Fault: CaseIterable {
@@ -146,4 +180,13 @@ enum Fault: CaseIterable {
     case resetClientLink, holdClientLink, holdClientLinkOneWay
     case killClient, clientLeaves, replicaLeaves, switchover, startIntruder
     case resetAllClients, isolateReplica
+    case cutPower, bounce, failDisk, slowDisk
+
+    /// What happens only to replicas with disks.
+    var isOfDisks: Bool {
+        switch self {
+        case .cutPower, .bounce, .failDisk, .slowDisk: true
+        default: false
+        }
+    }
 }

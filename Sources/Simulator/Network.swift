@@ -141,6 +141,7 @@ extension Simulation {
     /// The process ends; its kernel closes its connections, unless the machine is gone as well.
     func end(_ process: ReplicaProcess, withMachine: Bool) {
         process.isUp = false
+        if let disk = process.disk { crash(process, disk) }
         process.backlog = []
         if listening[process.slot] == process.number { listening[process.slot] = nil }
         if withMachine { lostMachines[process.slot] = true }
@@ -163,10 +164,9 @@ extension Simulation {
         }
         guard !withMachine else { return }
         for other in replicas
-        where other.isUp && other.host == process.host && other.knows(process.me.instance) {
+        where other.isUp && other.host == process.host && other.knows(process) {
             queue.push(
-                .exited(of: process.me.instance, to: other.number), at: now + random.int(50...3_000)
-            )
+                .exited(of: process.number, to: other.number), at: now + random.int(50...3_000))
         }
     }
 

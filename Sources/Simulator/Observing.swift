@@ -43,19 +43,27 @@ extension Simulation {
             history.noteAccept(number, attempt, by: process.me.instance)
         case .grant(_, _, let accepted): if accepted != nil { coverage.note(.grantWithAccepted) }
         case .outbid: coverage.note(.outbid)
-        case .prepareOK(let number, _), .confirmOK(let number, _):
-            // Rule 7.
-            if let view = process.replica.view, number < view.number || process.isOut {
-                fail(
-                    Violation(
-                        .safety, rule: "told to step down, it answers nobody",
-                        "replica \(process.number) acks in view \(number) after '\(view.text)'"))
-            }
         case .election: coverage.note(.electionAsked)
         case .electionOK: coverage.note(.electionAnswered)
-        case .prepare, .commit, .confirm, .attach, .witnesses, .join, .state, .learnOK,
-            .joinRefused, .leave, .stop, .beat, .relay:
+        case .prepare, .commit, .confirm, .prepareOK, .confirmOK, .attach, .witnesses, .join,
+            .state,
+            .learnOK, .joinRefused, .leave, .stop, .beat, .relay:
             return
+        }
+    }
+
+    /// Rule 7, when the message is made; it may leave later.
+    func checkAck(_ process: ReplicaProcess, _ envelope: Envelope) {
+        switch envelope.message {
+        case .prepareOK(let number, _), .confirmOK(let number, _):
+            guard let view = process.replica.view else { return }
+            let isOut = process.isOut && process.outputs.isEmpty
+            guard number < view.number || isOut else { return }
+            fail(
+                Violation(
+                    .safety, rule: "told to step down, it answers nobody",
+                    "replica \(process.number) acks in view \(number) after '\(view.text)'"))
+        default: return
         }
     }
 

@@ -32,6 +32,16 @@ final class ReplicaProcess {
     var paths: Paths
     var executor = Executor<ServiceSet>()
 
+    var disk: Disk?
+    /// What waits until the disk has this many items safe; in order.
+    var outputs: [Output] = []
+    /// See `shownView`.
+    var shown: View?
+    /// The newest view that it has entered or was told to be out of.
+    var viewNumber = ViewNumber(0)
+    /// Processes proved to have ended.
+    var gone: [Int] = []
+
     var isUp = true
     var isPaused = false
     var backlog: [Event] = []
@@ -79,6 +89,18 @@ final class ReplicaProcess {
     static let dialPauseMin = 5_000
     static let dialPauseMax = 80_000
 
+    enum Token: Equatable {
+        case connection(Int)
+        case relay(via: Instance, path: UInt64)
+    }
+
+    struct Output {
+        var need: Int
+        var envelopes: [(Envelope, Token)]
+        var execute: [Entry]
+        var effects: [Replication.Effect]
+    }
+
     struct Waiter {
         enum Kind {
             case write
@@ -99,9 +121,10 @@ final class ReplicaProcess {
     }
 
     init(
-        number: Int, id: UInt64, slot: Int, host: Int, target: Int, membersMax: Int,
+        number: Int, id: UInt64, instance: Instance, slot: Int, host: Int, target: Int,
+        membersMax: Int,
         timing: Timing, election: Election, tickTime: Int, leaseLength: UInt64,
-        seed: UInt64
+        seed: UInt64, keptMax: KeptMax, recovered: Recovered?, life: UInt64
     ) {
         self.number = number
         self.slot = slot
@@ -110,19 +133,28 @@ final class ReplicaProcess {
         self.tickTime = tickTime
         leases = CacheLeases(length: leaseLength)
         me = Member(
-            id: ReplicaID(id: id), instance: Instance(UInt64(number + 1)),
+            id: ReplicaID(id: id), instance: instance,
             address: Address(host: "s", port: UInt16(slot)), host: UInt64(host),
             pid: UInt64(number + 1))
-        replica = Replica(
-            me: me, timing: timing, membersMax: membersMax, election: election, seed: seed)
+        if let recovered {
+            replica = Replica(
+                me: me, timing: timing, membersMax: membersMax, election: election, seed: seed,
+                keptMax: keptMax, recovered: recovered)
+        } else {
+            replica = Replica(
+                me: me, timing: timing, membersMax: membersMax, election: election, seed: seed,
+                keptMax: keptMax)
+        }
         face = replica.face()
-        paths = Paths(me: me.instance, timing: timing)
+        paths = Paths(me: me.instance, timing: timing, life: life)
     }
 
     /// Replicas that have been connected, so that their processes are watched from then on.
-    var met: [Instance] = []
+    var met: [(instance: Instance, number: Int)] = []
 
-    func knows(_ instance: Instance) -> Bool { met.contains(instance) }
+    func knows(_ process: ReplicaProcess) -> Bool { met.contains { $0.number == process.number } }
+
+    func knows(_ instance: Instance) -> Bool { met.contains { $0.instance == instance } }
 
     func link(_ instance: Instance) -> Int? {
         links.first { $0.instance == instance }?.connection

@@ -7,7 +7,7 @@ extension Simulation {
     // MARK: Connections to other replicas
 
     func hello(of process: ReplicaProcess) -> Packet.Hello {
-        .init(member: process.me, isMember: process.face.isMember, view: process.replica.view)
+        .init(member: process.me, isMember: process.face.isMember, view: shownView(process))
     }
 
     func onHello(
@@ -21,6 +21,14 @@ extension Simulation {
         }
         let instance = theirs.member.instance
         process.dialed.removeAll { $0.connection == id }
+        // From a process that is proved to have ended, or before a newer one of the same instance.
+        let number = Int(theirs.member.pid) - 1
+        guard !process.gone.contains(number),
+            !process.met.contains(where: { $0.instance == instance && $0.number > number })
+        else {
+            close(id, by: side)
+            return
+        }
         if !isAnswer { send(id, from: side, .helloAnswer(hello(of: process))) }
         if let older = process.link(instance) {
             process.links.removeAll { $0.instance == instance }
@@ -28,7 +36,9 @@ extension Simulation {
             step(process, .directDown(instance))
         }
         process.links.append((instance, id))
-        if !process.met.contains(instance) { process.met.append(instance) }
+        if !process.met.contains(where: { $0.number == number }) {
+            process.met.append((instance, number))
+        }
         let wasRelay = if case .relay = process.paths.route(to: instance) { true } else { false }
         if wasRelay { coverage.note(.backToDirect) }
         step(process, .directUp(instance))
@@ -121,6 +131,7 @@ extension Simulation {
         tickLinks(process)
         if process.face.isPrimary { drive(process) }
         tickRooms(process)
+        tickDisk(process)
         propose(process)
         release(process)
         tickLeaving(process)

@@ -79,7 +79,7 @@ extension Simulation {
     func answer(
         _ process: ReplicaProcess, _ waiter: ReplicaProcess.Waiter, _ answer: Packet.Answer
     ) {
-        let view = process.replica.view?.number ?? ViewNumber(0)
+        let view = process.viewNumber
         check { () throws(Violation) in
             // Rule 7. A write that was executed before it was told may be answered still.
             if waiter.reply == nil, process.isOut || !process.face.isPrimary {

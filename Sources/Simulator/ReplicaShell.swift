@@ -40,13 +40,11 @@ extension Simulation {
         if process.face.logCount > 4_000 {
             fail(Violation(.safety, rule: "bounds", "a log of \(process.face.logCount) entries"))
         }
+        for envelope in out.send + out.sendAfterSync { checkAck(process, envelope) }
         for envelope in out.send { post(process, envelope) }
-        for envelope in out.sendAfterSync { post(process, envelope) }
-        for entry in out.execute { execute(process, entry) }
-        let effects = out.effects
+        afterSync(process, out)
         out.removeAll()
         outbox = out
-        for effect in effects { carryOut(process, effect) }
     }
 
     func post(_ process: ReplicaProcess, _ envelope: Envelope) {
@@ -78,8 +76,8 @@ extension Simulation {
         switch effect {
         case .entered(let view): onEntered(process, view)
         case .removed(let view): onRemoved(process, view)
-        case .sendState(let learner, let join):
-            guard let id = process.link(learner), let view = process.replica.view else { return }
+        case .sendState(let learner, let join, let view):
+            guard let id = process.link(learner) else { return }
             let snapshot = process.executor.snapshot()
             let pieces = min(2, max(1, snapshot.count))
             for piece in 0..<pieces {
@@ -92,6 +90,10 @@ extension Simulation {
                 send(id, from: side(of: process, id), .peer(message))
             }
             step(process, .stateSent(to: learner, join: join, op: process.executor.op))
+        case .stateKept(let op):
+            tell { "replica \(process.number) goes on from its state after op \(op)" }
+            coverage.note(.tailOnly)
+            process.isStateOver = false
         case .restore(let op, let snapshot):
             do {
                 process.executor = try Executor(snapshot: snapshot)
@@ -112,6 +114,9 @@ extension Simulation {
             coverage.note(isPlaceTaken ? .joinRefused : .joinFailed)
             if isPlaceTaken {
                 exit(process)
+                if history.newest?.contains(process.me.instance) != true {
+                    process.disk?.restartAt = nil
+                }
             } else {
                 backOff(process)
             }
@@ -135,6 +140,7 @@ extension Simulation {
     func onEntered(_ process: ReplicaProcess, _ view: View) {
         tell { "replica \(process.number) enters '\(view.text)'" }
         noteView(view)
+        process.viewNumber = view.number
         coverage.note(.viewEntered)
         let leads = view.primary.instance == process.me.instance
         if replicas.contains(where: { $0.isUp && $0.isLeading && $0.number != process.number }),
@@ -188,6 +194,7 @@ extension Simulation {
     func onRemoved(_ process: ReplicaProcess, _ view: View) {
         tell { "replica \(process.number) is out: '\(view.text)'" }
         coverage.note(.stepDown)
+        process.viewNumber = view.number
         process.isOut = true
         process.isStateOver = true
         process.isLeading = false
@@ -255,13 +262,17 @@ extension Simulation {
     func onOffer(_ process: ReplicaProcess, _ witness: Instance, _ id: Int) {
         guard witness.rawValue != 0 else {
             process.clients.append(id)
-            send(id, from: 1, .welcome(process.me.instance, process.replica.view))
+            send(id, from: 1, .welcome(process.me.instance, shownView(process)))
             return
         }
         process.witnesses.removeAll { $0.instance == witness }
         process.witnesses.append((witness, id))
         process.witnesses.sort { $0.instance < $1.instance }
-        if let view = process.replica.view { send(id, from: 1, .witness(.view(view))) }
+        if let view = process.replica.view {
+            var out = Outbox()
+            out.sendAfterSync = [Envelope(to: witness, .view(view))]
+            afterSync(process, out)
+        }
         step(process, .witnessUp(witness))
         reportWitnesses(process)
     }

@@ -54,6 +54,7 @@ package final class Simulation {
 
     var replicas: [ReplicaProcess] = []
     var clients: [ClientProcess] = []
+    var disks: [Disk] = []
     var connections: [Connection] = []
     /// Which replica's process listens at each slot.
     var listening = [Int?](repeating: nil, count: Simulation.slots)
@@ -95,6 +96,7 @@ package final class Simulation {
         timing.steadyTicks = 3
         self.timing = timing
         network = Network(sites: Simulation.slots + Simulation.operatorName + 1)
+        ambushes = mix.ambushes
         nextClientStart = [Int](repeating: 0, count: mix.voters)
     }
 
@@ -130,22 +132,35 @@ package final class Simulation {
         for name in Self.guestNames.prefix(mix.guests) {
             startClient(name, log: [], at: random.int(0...mix.arrivalMax))
         }
-        for moment in mix.faults { queue.push(.fault(nil), at: moment) }
+        for moment in mix.faults { queue.push(.fault(nil, of: nil), at: moment) }
         queue.push(.keep, at: 20_000)
         queue.push(.heal, at: mix.faultsUntil + 30_000)
     }
 
     // MARK: Processes
 
+    /// Without `disk`: a new replica, which gets a disk if its slot has one.
     @discardableResult
-    func start(at slot: Int, target: Int) -> ReplicaProcess {
+    func start(
+        at slot: Int, target: Int, on disk: Disk? = nil, _ recovered: Recovered? = nil
+    ) -> ReplicaProcess {
         let host = mix.isOneHost ? 1 : slot + 1
         // Clocks drift by up to a fifth.
         let process = ReplicaProcess(
-            number: replicas.count, id: id(at: slot), slot: slot, host: host, target: target,
+            number: replicas.count, id: disk?.id ?? id(at: slot),
+            instance: disk?.instance ?? Instance(UInt64(replicas.count + 1)), slot: slot,
+            host: host, target: target,
             membersMax: mix.shape.replicas, timing: timing, election: election,
             tickTime: random.int(9_000...11_000), leaseLength: mix.leaseLength,
-            seed: random.next())
+            seed: random.next(), keptMax: mix.keptMax, recovered: recovered,
+            life: disk?.starts ?? 0)
+        process.disk = disk
+        if disk == nil, mix.hasDisk[slot] {
+            disks.removeAll { $0.slot == slot }
+            let fresh = Disk(instance: process.me.instance, id: process.me.id.id, slot: slot)
+            disks.append(fresh)
+            process.disk = fresh
+        }
         process.replica.breakage = options.breakage
         replicas.append(process)
         listening[slot] = process.number
@@ -219,13 +234,27 @@ package final class Simulation {
                 guard clients[number].isUp, !keepBack(event, clients[number]) else { return }
                 clients[number].dialing.removeAll { $0 == slot }
             }
-        case .exited(let instance, let number):
+        case .exited(let dead, let number):
+            let process = replicas[number]
+            guard process.isUp, !keepBack(event, process) else { return }
+            process.gone.append(dead)
+            let instance = replicas[dead].me.instance
+            // A newer process of the same instance may be connected already.
+            guard !process.met.contains(where: { $0.instance == instance && $0.number > dead })
+            else { return }
+            step(process, Paths.Event.exited(instance))
+        case .synced(let number, let count):
             guard replicas[number].isUp, !keepBack(event, replicas[number]) else { return }
-            step(replicas[number], Paths.Event.exited(instance))
+            onSynced(replicas[number], count)
         case .voteDecided(let number, let vote):
             guard clients[number].isUp, !keepBack(event, clients[number]) else { return }
             decide(clients[number], vote)
-        case .fault(let fault): strike(fault)
+        case .fault(let fault, let target): strike(fault, target)
+        case .restart(let slot):
+            for disk in disks where disk.slot == slot && disk.restartAt.map({ $0 <= now }) ?? false
+            {
+                restart(disk)
+            }
         case .mend(let index): mend(index)
         case .resume(let process): resume(process)
         case .keep: keep()

@@ -87,7 +87,10 @@ package enum Message: Equatable, Sendable {
     case view(View)
 
     // Joining: learner to primary and back.
-    case join(JoinID, Member)
+    /// `op`: the learner has executed through it, and the entry that ends there is of `view`; 0, 0:
+    /// it needs the whole state.
+    case join(JoinID, Member, op: OpNumber, view: ViewNumber)
+    /// `pieces` 0: the learner's own state after `op` will do, no snapshot is needed.
     case state(JoinID, view: View, op: OpNumber, piece: Int, pieces: Int, bytes: [UInt8])
     case learnOK(JoinID, op: OpNumber)
     case joinRefused(JoinID, reason: String)
@@ -151,9 +154,10 @@ extension Message {
         case .view(let view):
             list.add("view")
             list.add(view.text)
-        case .join(let join, let member):
+        case .join(let join, let member, let op, let view):
             list.add("join", join.rawValue)
             list.add(member.text)
+            list.add(op.rawValue, view.rawValue)
         case .state(let join, let view, let op, let piece, let pieces, let bytes):
             list.add("state", join.rawValue, op.rawValue)
             list.add(UInt64(piece), UInt64(pieces))
@@ -238,14 +242,17 @@ extension Message {
             guard let member = try Member(text: list.text()) else {
                 throw DecodeError("bad member")
             }
-            self = .join(join, member)
+            self = try .join(
+                join, member, op: OpNumber(list.number()), view: ViewNumber(list.number()))
         case "state":
             let join = try JoinID(list.number())
             let op = try OpNumber(list.number())
             let piece = try Int(list.number(max: 1 << 30))
             let pieces = try Int(list.number(max: 1 << 30))
             let view = try list.view()
-            guard piece < pieces else { throw DecodeError("piece \(piece) of \(pieces)") }
+            guard piece < pieces || (piece, pieces) == (0, 0) else {
+                throw DecodeError("piece \(piece) of \(pieces)")
+            }
             self = try .state(
                 join, view: view, op: op, piece: piece, pieces: pieces, bytes: list.blob())
         case "learnok": self = try .learnOK(JoinID(list.number()), op: OpNumber(list.number()))

@@ -15,6 +15,8 @@ struct World {
     /// Which witness is connected to which replica.
     private var connections: [(witness: Instance, replica: Instance)] = []
     private var isDown: [Instance] = []
+    /// Of the replicas that have one, in the order in which they were added.
+    private var disks: [(instance: Instance, records: [Record])] = []
     private var links: [Channel] = []
     /// What was executed, by op: the same everywhere.
     private var history: [OpNumber: Entry] = [:]
@@ -55,10 +57,20 @@ struct World {
         case "propose": propose(numbers[0], count: Int(numbers[1]))
         case "read": step(numbers[0], .confirmReads)
         case "handover": step(numbers[0], .handOver)
-        case "force": step(numbers[0], .promoteByForce)
+        case "force":
+            // By the operator's word what others have executed since is no part of the history.
+            history = [:]
+            step(numbers[0], .promoteByForce)
         case "kill":
             isDown.append(Instance(numbers[0]))
             queue.removeAll { $0.channel.to == Instance(numbers[0]) }
+        case "disk": disks.append((Instance(numbers[0]), []))
+        case "lose":
+            // The newest records of a replica's disk: they were not synced when it was killed.
+            if let index = disks.firstIndex(where: { $0.instance == Instance(numbers[0]) }) {
+                disks[index].records.removeLast(Int(numbers[1]))
+            }
+        case "restart": restart(numbers[0])
         case "exited": step(numbers[0], .exited(Instance(numbers[1])))
         case "heard": step(numbers[0], .heard(Instance(numbers[1])))
         case "tick":
@@ -85,14 +97,40 @@ struct World {
         return output
     }
 
+    private static let timing = Timing(suspectTicks: 50, beatTicks: 10)
+
     private mutating func add(_ number: UInt64, host: UInt64) {
         let me = Member(
             id: ReplicaID(id: number), instance: Instance(number),
             address: Address(host: "h", port: UInt16(number)), host: host, pid: number)
         replicas.append(
             Replica(
-                me: me, timing: Timing(suspectTicks: 50, beatTicks: 10), membersMax: 3,
-                election: election, seed: number))
+                me: me, timing: Self.timing, membersMax: 3, election: election, seed: number))
+    }
+
+    /// A new process on the disk of one that was killed: the same instance, under another number.
+    private mutating func restart(_ number: UInt64) {
+        let instance = Instance(number)
+        guard let disk = disks.first(where: { $0.instance == instance }),
+            let index = replicas.firstIndex(where: { $0.me.instance == instance })
+        else {
+            output.append("\(number) has no disk")
+            return
+        }
+        var recovered = Recovered()
+        do throws(DecodeError) {
+            for record in disk.records { try recovered.replay(record) }
+        } catch {
+            output.append("\(number) \(error.text)")
+            return
+        }
+        var me = replicas[index].me
+        me.pid += 0x100
+        replicas[index] = Replica(
+            me: me, timing: Self.timing, membersMax: 3, election: election, seed: number + 1,
+            recovered: recovered)
+        isDown.removeAll { $0 == instance }
+        step(number, .resume)
     }
 
     private mutating func both(_ pair: [UInt64], _ event: (Instance) -> Replica.Event) {
@@ -185,7 +223,9 @@ struct World {
             count += 1
             precondition(count < 10_000, "messages without end")
         }
-        output.removeAll { $0.contains(" send ") || $0.contains(" append ") }
+        output.removeAll { line in
+            [" send ", " append ", " write "].contains { line.contains($0) }
+        }
     }
 
     private mutating func step(_ number: UInt64, _ event: Replica.Event) {
@@ -195,9 +235,10 @@ struct World {
         var outbox = Outbox()
         replicas[index].step(event, into: &outbox)
         replicas[index].checkInvariants()
-        for entry in outbox.records {
-            output.append("\(number) append \(range(entry)) of view \(entry.view)")
+        if let disk = disks.firstIndex(where: { $0.instance == Instance(number) }) {
+            disks[disk].records += outbox.records
         }
+        for record in outbox.records { output.append("\(number) \(text(record))") }
         for envelope in outbox.send + outbox.sendAfterSync {
             let channel = Channel(from: Instance(number), to: envelope.to)
             let isConnected =
@@ -224,13 +265,14 @@ struct World {
         switch effect {
         case .entered(let view): output.append("\(number) entered \(text(view))")
         case .removed(let view): output.append("\(number) removed by \(text(view))")
-        case .sendState(let to, let join):
+        case .sendState(let to, let join, _):
             guard let view = replica.view else { return }
             let state = Message.state(
                 join, view: view, op: replica.commitMin, piece: 0, pieces: 1, bytes: [])
             queue.append((Channel(from: Instance(number), to: to), state))
             output.append("\(number) send \(to) state through \(replica.commitMin)")
             step(number, .stateSent(to: to, join: join, op: replica.commitMin))
+        case .stateKept(let op): output.append("\(number) keeps its state through \(op)")
         case .restore(let op, _): output.append("\(number) restore through \(op)")
         case .truncated(let op): output.append("\(number) truncated after \(op)")
         case .joinFailed(let reason, _): output.append("\(number) join failed: \(reason)")
@@ -268,6 +310,19 @@ struct World {
         return "view \(view.number) of \(view.primary.instance) [\(backups)] by {\(electors)}"
     }
 
+    private func text(_ record: Record) -> String {
+        switch record {
+        case .entry(let entry): "append \(range(entry)) of view \(entry.view)"
+        case .truncated(let op): "write truncated \(op)"
+        case .restored(let op): "write restored \(op)"
+        case .view(let view): "write \(text(view))"
+        case .promised(let number, let attempt): "write promised \(number) \(attempt)"
+        case .accepted(let accepted):
+            "write accepted \(accepted.view.number) \(accepted.attempt)"
+        case .proposed(let number): "write proposed \(number)"
+        }
+    }
+
     private func text(_ message: Message) -> String {
         switch message {
         case .prepare(let view, let entry, let commitMax):
@@ -276,7 +331,8 @@ struct World {
         case .view(let view): text(view)
         case .grant(let number, let attempt, let accepted):
             "grant \(number) \(attempt)" + (accepted.map { " accepted \($0.attempt)" } ?? "")
-        case .join(let join, _): "join \(join)"
+        case .join(let join, _, let op, let view):
+            "join \(join)" + (op.rawValue > 0 ? " has \(op) of view \(view)" : "")
         case .state: "state"
         case .commit, .confirm, .prepareOK, .confirmOK, .attach, .witnesses, .seek, .outbid,
             .accepted, .learnOK, .joinRefused, .election, .electionOK, .leave, .stop, .beat, .relay:

@@ -113,7 +113,8 @@ private func commands(in bytes: [UInt8], splitAt cut: Int) -> [[[UInt8]]]? {
                 number: number, attempt: attempt,
                 accepted: Accepted(attempt: attempt, view: view)),
             .outbid(number: number, attempt: attempt), .propose(attempt: attempt, view: view),
-            .accepted(number: number, attempt: attempt), .view(view), .join(JoinID(5), member),
+            .accepted(number: number, attempt: attempt), .view(view),
+            .join(JoinID(5), member, op: OpNumber(4), view: number),
             .state(
                 JoinID(5), view: view, op: OpNumber(4), piece: 1, pieces: 2, bytes: [0, 13, 10]),
             .learnOK(JoinID(5), op: OpNumber(4)), .joinRefused(JoinID(5), reason: "place taken"),

@@ -1,0 +1,72 @@
+package import Wire
+
+/// What a replica finds on its disk when it starts: the records of its journal, replayed in order,
+/// and the newest checkpoint of the services' state.
+package struct Recovered: Equatable, Sendable {
+    /// The newest view known, maybe one without this replica.
+    package private(set) var view: View?
+    /// The services' state stands after this op.
+    package private(set) var op: OpNumber
+    /// The view of the entry that ends at `op`; nil where no record tells.
+    package private(set) var opView: ViewNumber?
+    /// The entries behind `op`, contiguous.
+    package private(set) var log: [Entry] = []
+    /// As an elector of the view after `view`.
+    package private(set) var promised: Attempt?
+    package private(set) var accepted: Accepted?
+    /// Whether it has proposed the view after `view`.
+    package private(set) var hasProposed = false
+
+    /// A journal that begins behind `op`, where there is a checkpoint, or at 0.
+    package init(op: OpNumber = OpNumber(0)) {
+        self.op = op
+    }
+
+    package var last: OpNumber { log.last?.last ?? op }
+
+    /// Takes the next record.
+    ///
+    /// Throws: when no replica can have written it at this place.
+    package mutating func replay(_ record: Record) throws(DecodeError) {
+        switch record {
+        case .entry(let entry):
+            guard entry.first == last.next else {
+                throw DecodeError("an entry from op \(entry.first) behind op \(last)")
+            }
+            log.append(entry)
+        case .truncated(let after):
+            guard after >= op else { throw DecodeError("truncated to op \(after), before \(op)") }
+            log.removeAll { $0.first > after }
+            guard last == after else {
+                throw DecodeError("truncated to op \(after), where no entry ends")
+            }
+        case .restored(let restored):
+            (op, opView, log) = (restored, nil, [])
+        case .view(let news):
+            guard news.number > (view?.number ?? ViewNumber(0)) else { return }
+            view = news
+            (promised, accepted, hasProposed) = (nil, nil, false)
+        case .promised(let number, let attempt):
+            guard number == view?.number.next else { return }
+            promised = max(promised ?? attempt, attempt)
+        case .accepted(let news):
+            guard news.view.number == view?.number.next else { return }
+            promised = max(promised ?? news.attempt, news.attempt)
+            accepted = news
+        case .proposed(let number):
+            if number == view?.number.next { hasProposed = true }
+        }
+    }
+
+    /// There is a checkpoint after this op: what comes before it is done.
+    ///
+    /// Throws: when the log does not reach it, or no entry ends there.
+    package mutating func take(checkpoint: OpNumber) throws(DecodeError) {
+        guard checkpoint > op else { return }
+        guard let index = log.firstIndex(where: { $0.last == checkpoint }) else {
+            throw DecodeError("a checkpoint at op \(checkpoint), but no entry ends there")
+        }
+        (op, opView) = (checkpoint, log[index].view)
+        log.removeFirst(index + 1)
+    }
+}
