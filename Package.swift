@@ -35,7 +35,7 @@ let package = Package(
         .target(name: "Linux", dependencies: ["CLinux"], swiftSettings: strict),
         .target(
             name: "Server",
-            dependencies: ["Wire", "Replication", "Services", "Linux"],
+            dependencies: ["Wire", "Replication", "Services", "Linux", "Journal", "Storage"],
             swiftSettings: strict + [.enableExperimentalFeature("Lifetimes")]),
         .target(
             name: "Client",
@@ -43,7 +43,7 @@ let package = Package(
             swiftSettings: strict),
         .executableTarget(
             name: "pollsrv",
-            dependencies: ["Server", "Arguments", "Linux", "Replication", "Services", "Wire"],
+            dependencies: ["Server", "Arguments", "Linux", "Replication", "Services", "Storage", "Wire"],
             swiftSettings: strict),
         .executableTarget(
             name: "pollclient",

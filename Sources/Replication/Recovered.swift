@@ -17,9 +17,11 @@ package struct Recovered: Equatable, Sendable {
     /// Whether it has proposed the view after `view`.
     package private(set) var hasProposed = false
 
-    /// A journal that begins behind `op`, where there is a checkpoint, or at 0.
-    package init(op: OpNumber = OpNumber(0)) {
+    /// A journal that begins behind `op`, where there is a checkpoint, or at 0; `view`: of the entry
+    /// that ends there.
+    package init(op: OpNumber = OpNumber(0), view: ViewNumber? = nil) {
         self.op = op
+        opView = view
     }
 
     package var last: OpNumber { log.last?.last ?? op }

@@ -12,9 +12,17 @@ extension Server {
     }
 
     private func carryOut() {
-        // A journal would be written and synced here, between the two queues.
         for envelope in outbox.send { post(envelope) }
-        for envelope in outbox.sendAfterSync { post(envelope) }
+        if let durable {
+            append(outbox.records, outbox.effects)
+            // What is to be done here and now may rest on the records; messages can wait for the
+            // turn's end.
+            durable.heldBack += outbox.sendAfterSync
+            if !outbox.execute.isEmpty || !outbox.effects.isEmpty { syncDisk() }
+            guard exitCode == nil else { return }
+        } else {
+            for envelope in outbox.sendAfterSync { post(envelope) }
+        }
         for entry in outbox.execute { execute(entry) }
         guard !outbox.effects.isEmpty else { return }
         // An effect may step the core again, which refills the outbox.
@@ -22,7 +30,7 @@ extension Server {
         for effect in effects { carryOut(effect) }
     }
 
-    private func post(_ envelope: Envelope) {
+    func post(_ envelope: Envelope) {
         if send(envelope.message, toReplica: envelope.to) { return }
         if let witness = witnessConnection(envelope.to) {
             witness.write { envelope.message.encode(head: "witness", asPush: true, into: &$0) }
@@ -91,6 +99,7 @@ extension Server {
 
     private func execute(_ entry: Entry) {
         var effects: [ServiceSet.Effect] = []
+        executedView = entry.view
         executor.execute(entry, effects: &effects) { op, reply in
             guard let connection = waiters.answer(op.rawValue, reply) else { return }
             connection.pending -= 1

@@ -119,6 +119,17 @@ extension Server {
         }
     }
 
+    /// Goes on in the view that the journal names.
+    func resumeService() {
+        joining.target = settings.peers.first
+        log.info(
+            "going on from the journal: op \(replica.op), view \(replica.view?.number ?? ViewNumber(0))"
+        )
+        restart.nextSpawn = now + Restart.graceNanoseconds
+        step(.resume)
+        restartClocks()
+    }
+
     func tickJoining() {
         guard stopping == nil else { return }
         if let started = joining.dialStarted, now > started + Joining.dialTimeMax {
@@ -219,6 +230,7 @@ extension Server {
         joining.isDeciding = false
         let id = ServiceID(high: Entropy.next(), low: Entropy.next())
         service = id
+        claimFolder(id)
         log.info("beginning a new service \(id): \(reason)")
         restart.nextSpawn = now + Restart.graceNanoseconds
         step(.create)

@@ -241,6 +241,7 @@ extension Server {
             if view.primary.instance == hello.member.instance {
                 guard now >= joining.startAt else { return }
                 service = hello.service
+                if let theirs = hello.service { claimFolder(theirs) }
                 log.mode = "backup"
                 joining.joinCount += 1
                 step(.join(primary: hello.member.instance, JoinID(Entropy.next() >> 2)))

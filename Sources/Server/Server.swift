@@ -1,6 +1,8 @@
+import Journal
 package import Linux
 import Replication
 import Services
+import Storage
 import Wire
 
 /// The shell around the replication core: one thread, one event loop.
@@ -22,6 +24,10 @@ package final class Server {
     /// What people were last told of the paths to the view's other members.
     var routesSeen: [(instance: Instance, route: Paths.Route)] = []
     var executor = Executor<ServiceSet>()
+    /// The view of the entry that was executed last; nil: not known.
+    var executedView: ViewNumber?
+    /// Nil: nothing is on disk.
+    let durable: Durable?
     var outbox = Outbox()
     /// The service this replica is in; nil while it is in none.
     var service: ServiceID?
@@ -101,15 +107,18 @@ package final class Server {
         var isForAll: Bool
     }
 
-    package init(_ settings: Settings) throws(SystemError) {
+    /// `durable`: nil, and nothing is on disk.
+    package init(_ settings: Settings, durable: Durable? = nil) throws(SystemError) {
         self.settings = settings
+        self.durable = durable
         log = MessageLog(format: settings.logFormat, verbosity: settings.verbosity)
         signals = try SignalQueue([Signals.terminate, Signals.interrupt, Signals.child])
         listener = try Sockets.listen(host: settings.listen.host, port: settings.listen.port)
         let address = Address(
             host: settings.listen.host, port: Sockets.localPort(listener.raw))
         me = Member(
-            id: settings.id, instance: Instance(max(1, Entropy.next())),
+            id: durable?.identity?.id ?? settings.id,
+            instance: durable?.identity?.instance ?? Instance(max(1, Entropy.next())),
             address: settings.advertised ?? address,
             host: Processes.hostToken(), pid: UInt64(Processes.pid))
         log.address = address.description
@@ -117,9 +126,26 @@ package final class Server {
         let ticksPerBeat = max(1, Int(settings.heartbeatMilliseconds / Settings.tickMilliseconds))
         let timing = Timing(
             suspectTicks: ticksPerBeat * Int(settings.misses), beatTicks: ticksPerBeat)
-        replica = Replica(
-            me: me, timing: timing, membersMax: settings.membersMax, election: settings.election,
-            seed: Entropy.next())
+        if let state = durable?.replicaState() {
+            replica = Replica(
+                me: me, timing: timing, membersMax: settings.membersMax,
+                election: settings.election, seed: Entropy.next(), recovered: state)
+        } else {
+            replica = Replica(
+                me: me, timing: timing, membersMax: settings.membersMax,
+                election: settings.election, seed: Entropy.next())
+        }
+        service = durable?.identity?.service
+        if let recovered = durable?.recovered {
+            executedView = recovered.opView
+            if let snapshot = recovered.snapshot {
+                do throws(DecodeError) {
+                    executor = try Executor(snapshot: snapshot)
+                } catch {
+                    preconditionFailure("the checkpoint does not decode: \(error.text)")
+                }
+            }
+        }
         paths = Paths(me: me.instance, timing: timing)
         heartbeats = try Heartbeats(
             me: me.instance, intervalMilliseconds: settings.heartbeatMilliseconds)
@@ -139,15 +165,20 @@ package final class Server {
         now = Clock.monotonicNanoseconds()
         nextTick = now
         log.info(
-            "listening on \(listenWords), replica \(me.id), process \(me.pid); state in memory "
-                + "on \(settings.election == .bully ? "all" : "both") replicas, nothing on disk")
+            "listening on \(listenWords), replica \(me.id), process \(me.pid); \(stateWords)")
         if settings.election == .bully { sayStarted() }
-        beginJoining()
+        if replica.status == .idle { beginJoining() } else { resumeService() }
         while exitCode == nil {
             turn()
         }
         flushAll()
         return exitCode ?? 0
+    }
+
+    private var stateWords: String {
+        if let durable { return "journal in \(durable.store.folder)" }
+        let which = settings.election == .bully ? "all" : "both"
+        return "state in memory on \(which) replicas, nothing on disk"
     }
 
     private var listenWords: String {
@@ -188,6 +219,11 @@ package final class Server {
             release()
         }
         resumePaused()
+        if durable != nil {
+            // The others read while this disk is busy.
+            flushAll()
+            syncDisk()
+        }
         flushAll()
         for connection in closing { forget(connection) }
         closing.removeAll()
@@ -202,6 +238,7 @@ package final class Server {
         tickDriver()
         tickStopping()
         tickRooms()
+        tickDisk()
         if let count = acceptPausedAt, connectionCount < count {
             acceptPausedAt = nil
             poller.modify(listener.raw, read: true, write: false)

@@ -3,6 +3,7 @@ import Linux
 import Replication
 import Server
 import Services
+import Storage
 import Wire
 
 /// The `pollsrv` program: from arguments to a running server.
@@ -53,6 +54,12 @@ enum PollServer {
         Flag(
             "--reply-delay", value: "MIN-MAX", default: "none",
             "wait so long after each reply, on that connection (100ms-2s)"),
+        Flag(
+            "--data", value: "DIR", default: "none: in memory",
+            "keep a journal here; started again with it this server goes on as the same one"),
+        Flag(
+            "--sync", value: "always|never", default: "always",
+            "with --data: sync before anything is answered, or leave that to the kernel"),
         Flag("--log-format", value: "text|json", default: "text", "of the messages on stderr"),
         Flag("--test-hooks", "allow pollctl link cut|heal"),
         Flag("--join-after", value: "DUR", default: "0s", hidden: true, "wait before joining"),
@@ -74,11 +81,13 @@ enum PollServer {
             case .show(let text): Terminal.print(text)
             case .run(let arguments):
                 let settings = try settings(arguments)
-                let server = try start(settings)
+                let server = try start(settings, try durable(arguments, settings))
                 Terminal.exit(try server.run())
             }
         } catch let error as UsageError {
             fail(error.text, .usage)
+        } catch let error as StoreError {
+            fail("--data \(error)", .io)
         } catch let error as SystemError {
             fail("\(error)", .io)
         } catch {
@@ -86,15 +95,39 @@ enum PollServer {
         }
     }
 
-    private static func start(_ settings: Settings) throws(SystemError) -> Server {
+    private static func start(_ settings: Settings, _ durable: Durable?) throws(SystemError)
+        -> Server
+    {
         do {
-            return try Server(settings)
+            return try Server(settings, durable: durable)
         } catch {
             guard error.isAddressInUse else { throw error }
             fail(
                 "\(error): another process listens on \(settings.listen) already, maybe a pollsrv "
                     + "(pollctl status); stop it or give another --listen", .io)
         }
+    }
+
+    private static func durable(_ arguments: ParsedArguments, _ settings: Settings) throws
+        -> Durable?
+    {
+        let durability = try arguments.choice("--sync", default: "always", of: ["always", "never"])
+        guard let folder = arguments.string("--data") else {
+            guard !arguments.isSet("--sync") else {
+                throw UsageError("--sync is of no use without --data")
+            }
+            return nil
+        }
+        var options = Store.Options()
+        options.durability = durability == "never" ? .never : .always
+        let isIDGiven = arguments.isSet("--id") || arguments.isSet("--priority")
+        return try Durable.open(
+            folder: folder, id: isIDGiven ? settings.id : nil, options: options,
+            isPeerReachable: {
+                settings.peers.contains {
+                    Sockets.isAnswered(host: $0.host, port: $0.port, milliseconds: 1_000)
+                }
+            }, say: { Terminal.message("pollsrv: \($0)") })
     }
 
     private static func fail(_ text: String, _ code: ExitCode) -> Never {
@@ -133,6 +166,8 @@ enum PollServer {
         settings.election = election
         // A group has no number of members that would have to be kept up.
         settings.restartsBackup = election == .sticky && !arguments.isSet("--no-restart")
+        // A replacement would have nothing on disk, and take the place of one that has.
+        if arguments.isSet("--data") { settings.restartsBackup = false }
         settings.hasTestHooks = arguments.isSet("--test-hooks")
         let format = try arguments.choice("--log-format", default: "text", of: ["text", "json"])
         settings.logFormat = format == "json" ? .json : .text
