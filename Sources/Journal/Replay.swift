@@ -82,6 +82,11 @@ package struct Replay: Sendable {
         }
     }
 
+    /// Makes room for so many times the entries that there are, once and not by doubling.
+    package mutating func expect(times: Int) {
+        if times > 1 { entries.reserveCapacity(entries.count * times) }
+    }
+
     /// A received base was never put to use: the replica stood on the checkpoint before it.
     package var isBaseUnused: Bool { isPending }
 

@@ -188,6 +188,8 @@ package struct Survey: Sendable {
                     checksum: isFirst ? checkpoint?.segmentChecksum : nil, replay.standing.op)
                 try run(&reader, &replay, byteCount: bytes.count, isLast: number == last)
                 chain = reader.chain
+                // Segments are about alike in what they hold.
+                if isFirst { replay.expect(times: Int(last - first) + 1) }
             } catch {
                 let known = max(replay.standing.op, replay.base.op)
                 place = Place(file: name, flaw: error, op: known.next)
