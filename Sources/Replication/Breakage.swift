@@ -53,8 +53,6 @@ package enum Breakage: String, CaseIterable, Sendable {
     case ackBeforeSync
     /// A primary sends what is not durable on its own disk yet.
     case prepareBeforeSync
-    /// A promise is not written down.
-    case promiseUnrecorded
     /// What an elector has accepted is not written down.
     case acceptedUnrecorded
     /// The newest view is not written down.
