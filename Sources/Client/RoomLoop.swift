@@ -12,6 +12,7 @@ package struct RoomLoop: ~Copyable {
     private var input: TypedLines?
     private var outbox = RoomOutbox()
     private var ending: Ending?
+    private var isInputLeft = false
 
     private static let leaveSignals = [Signals.interrupt, Signals.terminate]
 
@@ -56,7 +57,10 @@ package struct RoomLoop: ~Copyable {
         session.step(.time(Clock.bootNanoseconds()), into: &outbox)
     }
 
+    private static let linesMax = 64
+
     private func timeout() -> CInt {
+        if isInputLeft { return 0 }
         guard let wakeAt = session.wakeAt else { return -1 }
         let now = Clock.bootNanoseconds()
         return wakeAt > now ? CInt(min((wakeAt - now + 999_999) / 1_000_000, 60_000)) : 0
@@ -88,9 +92,17 @@ package struct RoomLoop: ~Copyable {
         }
     }
 
-    /// Gives the session lines for as long as it answers them by itself.
+    /// Gives the session lines for as long as it answers them by itself, but no more at a time than
+    /// lets the servers' words and signals wait for a moment.
     private mutating func readInput() {
+        isInputLeft = false
+        var count = 0
         while input != nil, session.isAsking {
+            guard count < Self.linesMax else {
+                isInputLeft = true
+                return
+            }
+            count += 1
             let next = input?.next() ?? .nothing
             // After the line was read: the answer must not be from before the question.
             stepTime()

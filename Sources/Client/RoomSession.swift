@@ -180,8 +180,9 @@ package struct RoomSession: Equatable, Sendable {
     private mutating func onLine(_ line: String, into outbox: inout RoomOutbox) {
         guard isAsking else { return }
         isPrompting = false
-        let words = line.split(whereSeparator: { $0 == " " || $0 == "\t" || $0.isNewline })
-        if !words.isEmpty { begin(words.map(String.init), into: &outbox) }
+        // By bytes: a mark that combines with a blank would hide it.
+        let words = line.utf8.split(whereSeparator: { $0 <= 32 })
+        if !words.isEmpty { begin(words.map { String(Substring($0)) }, into: &outbox) }
     }
 
     private mutating func onLongLine(into outbox: inout RoomOutbox) {

@@ -56,6 +56,15 @@ package enum Files {
 }
 
 package enum Terminal {
+    /// To be called first: a program that is started with its input, output or messages closed would
+    /// give their numbers to whatever it opens next, and write its messages into that.
+    package static func openStandardDescriptors() {
+        for number in CInt(0)...2 where clinux_fcntl_int(number, F_GETFD, 0) < 0 {
+            // The lowest free number is this one.
+            _ = uninterrupted { clinux_open("/dev/null", O_RDWR, 0) }
+        }
+    }
+
     /// Whether colours may be used on a descriptor: a terminal, and NO_COLOR unset.
     package static func hasColour(_ fd: CInt) -> Bool {
         isatty(fd) == 1 && environment("NO_COLOR") == nil

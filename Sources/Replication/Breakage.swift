@@ -65,8 +65,6 @@ package enum Breakage: String, CaseIterable, Sendable {
     case leaseNotAwaited
     /// A new primary does not wait for its predecessor's leases to end.
     case takeoverNotAwaited
-    /// A lease is given without asking the backups whether the view stands.
-    case leaseUnconfirmed
     /// What is about to change may be cached.
     case leaseWhileWriting
 }

@@ -53,6 +53,10 @@ final class Connection {
     var gate: Gate?
     /// Not read before this moment (monotonic nanoseconds).
     var readAfter: UInt64 = 0
+    /// It is in the list of those that wait for that.
+    var isDelayed = false
+    /// How often tracking was turned off: a lease that was asked for before is not given any more.
+    var trackingEpoch: UInt64 = 0
     /// The client is about to go and is not to be chosen any more.
     var isWitnessLeaving = false
     /// What goes to another replica goes through this client.

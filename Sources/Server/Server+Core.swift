@@ -128,7 +128,7 @@ extension Server {
             case .bytes(let bytes): connection.write(bytes)
             case .request, .join: preconditionFailure("op \(waiter.op) was executed unanswered")
             }
-            noteReply(connection)
+            if case .read(.lease) = waiter.kind {} else { noteReply(connection) }
             markDirty(connection)
             // Not only at the turn's end: many large answers at once would hold the loop up.
             if connection.isOutputFull { dropUnread(connection) }

@@ -3,7 +3,7 @@ import Replication
 import Wire
 
 /// What a replica says of itself when a connection between two is made:
-/// `PEER hello VERSION SERVICE STATUS MEMBER VIEW`, `-` for what there is none of.
+/// `PEER hello VERSION SERVICE STATUS MEMBER VIEW ELECTION`, `-` for what there is none of.
 struct PeerHello {
     enum Status: String {
         /// A backup in no service yet.
@@ -19,16 +19,21 @@ struct PeerHello {
     var status: Status
     var member: Member
     var view: View?
+    /// Whether a group elects its highest, or two take turns: all members must do the same.
+    var election: Election
 
     func encode(into bytes: inout [UInt8]) {
         RESP.command(
             [
                 "PEER", "hello", "\(Settings.protocolVersion)", service?.description ?? "-",
-                status.rawValue, member.text, view?.text ?? "-",
+                status.rawValue, member.text, view?.text ?? "-", election.rawValue,
             ], into: &bytes)
     }
 
-    init(service: ServiceID?, status: Status, member: Member, view: View?) {
+    init(
+        service: ServiceID?, status: Status, member: Member, view: View?, election: Election
+    ) {
+        self.election = election
         self.service = service
         self.status = status
         self.member = member
@@ -44,11 +49,13 @@ struct PeerHello {
                 "protocol version \(arguments.text(2)), this replica speaks "
                     + "\(Settings.protocolVersion); run the same pollsrv on both sides")
         }
-        guard arguments.count == 7, let status = Status(rawValue: arguments.text(4)),
-            let member = Member(text: arguments.text(5))
+        guard arguments.count == 8, let status = Status(rawValue: arguments.text(4)),
+            let member = Member(text: arguments.text(5)),
+            let election = Election(rawValue: arguments.text(7))
         else { throw DecodeError("malformed PEER hello") }
         self.status = status
         self.member = member
+        self.election = election
         service = ServiceID(text: arguments.text(3))
         view = View(text: arguments.text(6))
     }
@@ -61,7 +68,8 @@ extension Server {
             replica.isMember
             ? .member : service != nil ? .joining : joining.isDeciding ? .deciding : .fresh
         return PeerHello(
-            service: service, status: status, member: me, view: replica.view)
+            service: service, status: status, member: me, view: replica.view,
+            election: settings.election)
     }
 
     // MARK: Making one
@@ -171,6 +179,19 @@ extension Server {
             log.warnOnce(
                 "the replica at \(hello.member.address) belongs to another service (\(theirs)); "
                     + "this one is in \(mine); stop one of them")
+            return
+        }
+        if hello.election != settings.election {
+            let text =
+                "PEER this server was started with --election \(settings.election.rawValue), that "
+                + "one with \(hello.election.rawValue); give both the same"
+            connection.write { RESP.error(text, into: &$0) }
+            markDirty(connection)
+            connection.isClosing = true
+            log.warnOnce(
+                "the replica at \(hello.member.address) was started with --election "
+                    + "\(hello.election.rawValue), this one with \(settings.election.rawValue): "
+                    + "refused")
             return
         }
         if answer {

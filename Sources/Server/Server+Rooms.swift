@@ -17,6 +17,7 @@ struct Gate {
     var behind: [Behind] = []
 
     static let behindMax = 64
+    static let ticksBetweenLooks = 3
     /// With so much unread input behind it the connection is not read.
     static let inputBytesMax = 64 << 10
 
@@ -107,7 +108,9 @@ extension Server {
         guard arguments.count >= 3 else { return replyArity(connection, usage) }
         if arguments.equals(2, "ack") {
             acknowledge(arguments, connection)
+            let readAfter = connection.readAfter
             replyOK(connection)
+            connection.readAfter = readAfter
         } else if arguments.count == 3, arguments.equals(2, "off") {
             stopTracking(connection)
             replyOK(connection)
@@ -120,7 +123,7 @@ extension Server {
             }
             guard requirePrimary(connection) else { return }
             if arguments.count == 4 {
-                wait(connection, .read(.lease))
+                wait(connection, .read(.lease(epoch: connection.trackingEpoch)))
             } else if leases.track(connection.number) {
                 connection.isTracking = true
                 trackers[connection.number] = connection
@@ -151,9 +154,20 @@ extension Server {
 
     /// All members of the view have confirmed it since the question came: no other replica can have
     /// begun to lead before that, and one that does from here on waits for the lease's end.
-    func answerLease(_ connection: Connection) {
-        guard leases.renew(connection.number, at: Clock.monotonicNanoseconds()) else {
+    func answerLease(_ connection: Connection, epoch: UInt64) {
+        guard connection.trackingEpoch == epoch else {
+            connection.write { RESP.error("ERR tracking was turned off behind this", into: &$0) }
+            return
+        }
+        switch leases.renew(connection.number, at: Clock.monotonicNanoseconds()) {
+        case .renewed: break
+        case .tooMany:
             connection.write { RESP.error(Self.tooManyCaches, into: &$0) }
+            return
+        case .owesAcknowledgement:
+            connection.write {
+                RESP.error("BUSY acknowledge first what you were told is invalid", into: &$0)
+            }
             return
         }
         connection.isTracking = true
@@ -164,6 +178,7 @@ extension Server {
 
     /// The client itself says that it caches nothing any more.
     func stopTracking(_ connection: Connection) {
+        connection.trackingEpoch += 1
         guard connection.isTracking else { return }
         connection.isTracking = false
         trackers[connection.number] = nil
@@ -253,24 +268,25 @@ extension Server {
 
     // MARK: The gate
 
-    /// Carries out a command behind a reservation that waits: only what other reservations may wait
-    /// for in their turn, or two clients that write what the other has cached would wait for each
-    /// other. False: not such a command.
+    /// Carries out a command of a connection that is held up, by a reservation that waits or by a
+    /// reply delay: only what others' reservations may wait for in their turn, or two clients that
+    /// write what the other has cached would wait for each other. False: not such a command.
     func passesGate(_ bytes: Span<UInt8>, _ connection: Connection) -> Bool {
         let arguments = CommandArguments(bytes: bytes, ranges: parser.ranges)
         guard arguments.count >= 3, arguments.equals(0, "client"),
-            arguments.equals(1, "tracking"),
-            let count = connection.gate?.behind.count, count < Gate.behindMax
+            arguments.equals(1, "tracking")
         else { return false }
-        if arguments.equals(2, "ack") {
-            acknowledge(arguments, connection)
-            connection.gate?.behind.append(.acknowledgement)
+        let isAcknowledgement = arguments.equals(2, "ack")
+        let isLease =
+            arguments.count == 4 && arguments.equals(2, "on") && arguments.equals(3, "lease")
+        guard isAcknowledgement || isLease else { return false }
+        guard let count = connection.gate?.behind.count else {
+            trackingCommand(arguments, connection)
             return true
         }
-        guard arguments.count == 4, arguments.equals(2, "on"), arguments.equals(3, "lease") else {
-            return false
-        }
-        connection.gate?.behind.append(.lease)
+        guard count < Gate.behindMax else { return false }
+        if isAcknowledgement { acknowledge(arguments, connection) }
+        connection.gate?.behind.append(isAcknowledgement ? .acknowledgement : .lease)
         return true
     }
 
@@ -281,7 +297,17 @@ extension Server {
         areGatedDue = false
         let list = gated
         gated = []
-        for connection in list where connection.isOpen { open(connection) }
+        var blocked: [Int] = []
+        for connection in list where connection.isOpen {
+            guard let room = connection.gate?.room else { continue }
+            // Who waits for the same caches need not look at all of them again.
+            if isPrimary, blocked.contains(room) {
+                gated.append(connection)
+                continue
+            }
+            open(connection)
+            if connection.gate != nil { blocked.append(room) }
+        }
     }
 
     private func open(_ connection: Connection) {
@@ -301,7 +327,8 @@ extension Server {
         for item in gate.behind {
             switch item {
             case .acknowledgement: replyOK(connection)
-            case .lease where isPrimary: wait(connection, .read(.lease))
+            case .lease where isPrimary:
+                wait(connection, .read(.lease(epoch: connection.trackingEpoch)))
             case .lease: replyError(connection, redirectError)
             }
         }
@@ -319,8 +346,9 @@ extension Server {
     }
 
     func postpone(_ connection: Connection) {
+        guard !connection.isDelayed else { return }
+        connection.isDelayed = true
         delayed.append(connection)
-        suspend(connection)
     }
 
     private func resumeDelayed() {
@@ -328,12 +356,22 @@ extension Server {
         let list = delayed
         delayed = []
         for connection in list where connection.isOpen {
-            if connection.readAfter > now { delayed.append(connection) } else { resume(connection) }
+            if connection.readAfter > now {
+                delayed.append(connection)
+            } else {
+                connection.isDelayed = false
+                if connection.isPaused { resume(connection) } else { parseInput(connection) }
+            }
         }
     }
 
     func tickRooms() {
-        areGatedDue = true
+        // A lease may have ended; to look all the time would cost more than it brings.
+        ticksToGate -= 1
+        if ticksToGate <= 0 {
+            ticksToGate = Gate.ticksBetweenLooks
+            areGatedDue = true
+        }
         if isPrimary { leases.expire(at: now) }
         resumeDelayed()
     }

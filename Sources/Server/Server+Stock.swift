@@ -31,6 +31,8 @@ extension Server {
                 return
             }
         }
+        // Its pushes would be no replies there.
+        if version == .resp2 { stopTracking(connection) }
         connection.version = version
         let view = replica.isMember || replica.status == .learning ? replica.view : nil
         reply(connection) { bytes in

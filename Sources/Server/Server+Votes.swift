@@ -297,7 +297,7 @@ extension Server {
         switch read {
         case .rooms(let list): answer(list, connection)
         case .check(let room): answerCheck(room, connection)
-        case .lease: answerLease(connection)
+        case .lease(let epoch): answerLease(connection, epoch: epoch)
         case .result, .results, .list: answerVotes(read, connection)
         }
     }

@@ -69,6 +69,7 @@ package final class Server {
     var gated: [Connection] = []
     var gatedVersion: UInt64 = 0
     var areGatedDue = false
+    var ticksToGate = 0
     /// Connections that wait after a reply.
     var delayed: [Connection] = []
     var processes = PeerProcesses()
@@ -286,7 +287,8 @@ package final class Server {
                     connection.input.append(contentsOf: chunk[..<count])
                     parseInput(connection)
                 }
-                if connection.gate != nil, connection.input.count > Gate.inputBytesMax {
+                let isHeldUp = connection.gate != nil || connection.isDelayed
+                if isHeldUp, connection.input.count > Gate.inputBytesMax {
                     suspend(connection)
                 }
                 if count < chunk.count { return }
@@ -306,10 +308,6 @@ package final class Server {
         while connection.isOpen, !connection.isClosing {
             if batch.isFull, replica.acceptsRequests { proposeTurn() }
             let isFull = waiters.isFull || batch.isFull
-            if connection.readAfter > now {
-                postpone(connection)
-                return start
-            }
             if connection.pending >= connection.pendingMax || (isFull && !connection.mustBeRead) {
                 pause(connection)
                 return start
@@ -319,8 +317,11 @@ package final class Server {
             case .blank: start = parser.next
             case .command:
                 let next = parser.next
-                if connection.gate != nil {
-                    guard passesGate(bytes, connection) else { return start }
+                if connection.gate != nil || connection.readAfter > now {
+                    guard passesGate(bytes, connection) else {
+                        if connection.gate == nil { postpone(connection) }
+                        return start
+                    }
                 } else if connection.witness != nil, isFull || connection.hasManyPending {
                     executeUnlessBusy(bytes, connection)
                 } else {

@@ -26,7 +26,7 @@ struct Waiter {
         case rooms(Catalogue.List)
         case check(room: [UInt8])
         /// CLIENT TRACKING ON LEASE
-        case lease
+        case lease(epoch: UInt64)
     }
 
     var connection: Connection

@@ -163,14 +163,16 @@ extension Simulation {
             let victim = random.chance(500) ? primary : random.element(replicas.filter(\.isUp))
             guard let process = victim else { return }
             coverage.note(.linkHeld)
-            tell { "replica \(process.number) is alone for \(time / 1_000) ms" }
-            // From the operator it may not be cut off, and answer as if nothing were.
-            let sites = Self.slots + Self.operatorName + (random.chance(500) ? 0 : 1)
-            let areGuestsCut = random.chance(500)
-            for site in 0..<sites where site != process.slot {
-                guard areGuestsCut || !Self.guestNames.contains(site - Self.slots) else { continue }
-                hold(process.slot, site, time)
-                hold(site, process.slot, time)
+            // From the operator it may not be cut off, and answer as if nothing were; or from a guest,
+            // who has long enough to renew its lease.
+            let spared =
+                random.element([nil, Self.operatorName, Self.guestNames.lowerBound]) ?? nil
+            let length = spared == Self.guestNames.lowerBound ? random.int(200_000...800_000) : time
+            tell { "replica \(process.number) is alone for \(length / 1_000) ms" }
+            for site in 0...Self.slots + Self.operatorName
+            where site != process.slot && site - Self.slots != spared {
+                hold(process.slot, site, length)
+                hold(site, process.slot, length)
             }
         }
     }

@@ -169,7 +169,10 @@ extension Simulation {
             client.pending = nil
             client.cache.onReply(to: .check(room: name), text: text, now: clock)
             return
-        case .reply, .read, .results, .held: break
+        case .held:
+            // No lease now.
+            if client.leaseAsked?.request == number { client.leaseAsked = nil }
+        case .reply, .read, .results: break
         }
         if isHome { client.cache.onReply(to: nil, text: nil, now: clock) }
         guard let request else { return }

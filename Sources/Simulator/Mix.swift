@@ -120,6 +120,10 @@ struct Mix {
         // that members are then excluded as fast as they come back.
         let gapMax = beatTicks * 11_000 + delayMax
         suspectTicks = max(suspectTicks, gapMax / 9_000 + 2)
+        // Nor may a direct connection that is well count as silent, which is after the longer of two
+        // beats and half of that: connections would then be closed as fast as they come up.
+        let silentTicks = gapMax / 9_000 + 2
+        if 2 * beatTicks < silentTicks { suspectTicks = max(suspectTicks, 2 * silentTicks) }
         spikes = random.chance(300) ? random.int(1...30) : 0
         spike = random.int(10_000...150_000)
         startFailures = random.chance(300) ? random.int(100...800) : 0

@@ -44,9 +44,6 @@ extension Simulation {
             case .read, .results, .check, .lease:
                 waiter.probe = probe
                 if options.breakage == .readBeforeCommit { waiter.op = OpNumber(0) }
-                if case .lease = waiter.kind, options.breakage == .leaseUnconfirmed {
-                    waiter.probe = 0
-                }
             case .write, .join: break
             }
             process.waiters.append(waiter)

@@ -25,8 +25,13 @@ extension Simulation {
 
     func answerLease(_ process: ReplicaProcess, _ waiter: ReplicaProcess.Waiter) {
         guard connections[waiter.connection].isOpen[1],
-            process.leases.renew(UInt64(waiter.connection), at: leaseClock(process.tickTime))
-        else { return }
+            case .renewed = process.leases.renew(
+                UInt64(waiter.connection), at: leaseClock(process.tickTime))
+        else {
+            // No rule of answers is concerned: it says that there is no lease.
+            send(waiter.connection, from: 1, .reply(waiter.request, .held))
+            return
+        }
         answer(process, waiter, .leased)
     }
 

@@ -157,6 +157,7 @@ private func run() throws(UsageError) {
     }
 }
 
+Terminal.openStandardDescriptors()
 do {
     try run()
 } catch {

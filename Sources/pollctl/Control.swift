@@ -59,6 +59,7 @@ enum Control {
         example: "pollctl status --json")
 
     static func main() {
+        Terminal.openStandardDescriptors()
         do {
             switch try syntax.parse(Array(CommandLine.arguments.dropFirst())) {
             case .show(let text): Terminal.print(text)

@@ -47,6 +47,7 @@ enum PollSim {
         example: "pollsim --minutes 1")
 
     static func main() {
+        Terminal.openStandardDescriptors()
         do {
             switch try syntax.parse(Array(CommandLine.arguments.dropFirst())) {
             case .show(let text): Terminal.print(text)

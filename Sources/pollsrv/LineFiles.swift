@@ -11,7 +11,10 @@ enum LineFiles {
         -> (path: String, lines: [[UInt8]])?
     {
         guard let path = arguments.string(flag) else { return nil }
-        var lines = try Files.read(path).split(separator: 10, omittingEmptySubsequences: false)
+        var bytes = try Files.read(path)
+        // The mark that some editors put before UTF-8.
+        if bytes.starts(with: [0xef, 0xbb, 0xbf]) { bytes.removeFirst(3) }
+        var lines = bytes.split(separator: 10, omittingEmptySubsequences: false)
             .map { Array($0.last == 13 ? $0.dropLast() : $0) }
         while lines.last?.isEmpty == true { lines.removeLast() }
         guard !lines.isEmpty else { throw UsageError("\(flag) \(path): no \(what) in it") }

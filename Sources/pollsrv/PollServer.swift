@@ -68,6 +68,7 @@ enum PollServer {
         example: "pollsrv --primary --voters 5 --votes 20")
 
     static func main() {
+        Terminal.openStandardDescriptors()
         do {
             switch try syntax.parse(Array(CommandLine.arguments.dropFirst())) {
             case .show(let text): Terminal.print(text)

@@ -109,6 +109,7 @@ private func run() throws(UsageError) {
     }
 }
 
+Terminal.openStandardDescriptors()
 do {
     try run()
 } catch {

@@ -83,6 +83,54 @@ extension ProcessSuite {
             }
         }
 
+        /// A client that renews and renews, and never says that it has dropped the room.
+        @Test func whoNeverAcknowledgesIsWaitedForOnceOnly() throws {
+            try withPrimary { connect, _ in
+                let (reader, writer) = (try connect(), try connect())
+                try cache(reader, "SA318")
+                try send(writer, "ROOM.RESERVE SA318 8:30-9:30 Monday")
+                #expect(try reader.receive() == invalidate("SA318"))
+                let time = try seconds { () throws in
+                    #expect(try reader.ask("CLIENT TRACKING ON LEASE").code == "BUSY")
+                    #expect(try writer.receive() == confirmed)
+                }
+                #expect(time < 4)
+            }
+        }
+
+        /// What tracked before is told nothing more: RESP2 has no pushes.
+        @Test func trackingEndsWithItsProtocol() throws {
+            try withPrimary { connect, _ in
+                for ending in ["HELLO 2", "RESET", "CLIENT TRACKING OFF"] {
+                    let client = try connect()
+                    try send(client, "CLIENT TRACKING ON LEASE", ending)
+                    _ = try client.receive()
+                    _ = try client.receive()
+                    #expect(
+                        try client.ask("ROOM.CHECK SA318") == .text("No room reservation found"))
+                    try send(client, "ROOM.CHECK SA318")
+                    #expect(
+                        try client.receive() == .text("No room reservation found"), "\(ending)")
+                }
+            }
+        }
+
+        /// Delayed itself, a client still lets others go on.
+        @Test func aReplyDelayHoldsUpNoAcknowledgement() throws {
+            try withPrimary(Cluster.quick + ["--reply-delay", "1s-1s"]) { connect, cluster in
+                let (reader, writer) = (try connect(), try RawClient(cluster.ports[0]))
+                Thread.sleep(forTimeInterval: 1.1)
+                try cache(reader, "SA318")
+                let time = try seconds { () throws in
+                    try send(writer, "ROOM.RESERVE SA318 8:30-9:30 Monday")
+                    #expect(try reader.receive() == invalidate("SA318"))
+                    try send(reader, "CLIENT TRACKING ACK SA318")
+                    #expect(try writer.receive() == confirmed)
+                }
+                #expect(time < 0.7)
+            }
+        }
+
         /// Each writes what the other has cached.
         @Test func twoThatWaitForEachOtherDoNotWaitForLong() throws {
             try withPrimary { connect, _ in

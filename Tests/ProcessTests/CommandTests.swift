@@ -16,6 +16,26 @@ extension ProcessSuite {
             try body(cluster, RawClient(cluster.ports[0]), RawClient(cluster.ports[1]))
         }
 
+        /// Their numbers would go to a socket, and messages into that.
+        @Test func closedDescriptorsAreOpenedFirst() throws {
+            let cluster = try Cluster()
+            defer { cluster.end() }
+            let port = cluster.ports[0]
+            let program = Cluster.binaries.appending(path: "pollsrv").path
+            let flags = "--primary --listen 127.0.0.1:\(port) --peer 127.0.0.1:1 --no-restart"
+            let server = try cluster.start(
+                "primary", "/bin/sh", ["-c", "exec \(program) \(flags) <&- >&- 2>&-"])
+            let pid = server.processIdentifier
+            _ = try cluster.eventually("an answer") {
+                (try? RawClient(port).ask("PING")) == .text("PONG") ? true : nil
+            }
+            for number in 0...2 {
+                let target = try FileManager.default.destinationOfSymbolicLink(
+                    atPath: "/proc/\(pid)/fd/\(number)")
+                #expect(target == "/dev/null")
+            }
+        }
+
         @Test func ballots() throws {
             try withPair { (cluster, primary, backup) throws in
                 #expect(try primary.ask("vote.join ann") == .text("OK"))

@@ -36,7 +36,7 @@ find_seed() {
     done
     # Two rules that others mostly forestall.
     for pair in "staysAfterRemoval:told to step down, it answers nobody" \
-        "forgottenSessions:replies as the slow model says"; do
+        "forgottenSessions:one history"; do
         rule=${pair#*:}
         seed=$(.build/release/pollsim --breakage "${pair%%:*}" --seeds 3000 --from 1 -q --survey |
             sed -n "s/^broken: $rule: first by seed \([0-9]*\),.*/\1/p")

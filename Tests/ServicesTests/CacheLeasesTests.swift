@@ -11,7 +11,9 @@ import Testing
         leases.beginWrite(room, by: writer, at: now)
     }
 
-    private func renew(_ holder: UInt64, at now: UInt64) -> Bool { leases.renew(holder, at: now) }
+    private func renew(_ holder: UInt64, at now: UInt64) -> Bool {
+        leases.renew(holder, at: now) == .renewed
+    }
 
     private func grant(_ holder: UInt64, _ room: Int, executed op: UInt64 = 0, at now: UInt64)
         -> Bool
@@ -64,6 +66,16 @@ import Testing
         cache(1, 7, at: 10)
         #expect(renew(1, at: 110))
         #expect(write(7, at: 111) == .go)
+    }
+
+    /// Or it could stop the reservation for ever.
+    @Test func whoDoesNotAcknowledgeGetsNoLongerLease() {
+        cache(1, 7, at: 10)
+        #expect(write(7, at: 20) == .wait(tell: [1]))
+        #expect(!renew(1, at: 60))
+        #expect(write(7, at: 109) == .wait(tell: []))
+        #expect(write(7, at: 110) == .go)
+        #expect(renew(1, at: 120))
     }
 
     @Test func anAcknowledgementOfWhatItWasNotToldCountsForNothing() {

@@ -70,7 +70,7 @@ import Testing
     }
 
     @Test func noProgressHasItsOwnExitCode() throws {
-        let result = try Self.run(["--breakage", "noWriteAll", "--from", "1", "--seeds", "64"])
+        let result = try Self.run(["--breakage", "highestIgnored", "--from", "1", "--seeds", "64"])
         #expect(result.code == 2)
     }
 

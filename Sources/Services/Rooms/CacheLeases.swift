@@ -90,19 +90,29 @@ package struct CacheLeases: Sendable {
         return insert(Cache(holder: holder))
     }
 
-    /// `now` is to be a moment after all members of the view have confirmed it. False: there are
-    /// too many.
-    package mutating func renew(_ holder: Holder, at now: UInt64) -> Bool {
+    package enum Renewal: Equatable, Sendable {
+        case renewed
+        case tooMany
+        /// A reservation waits for a word from this holder: its lease is not prolonged before that,
+        /// or somebody who never answers could stop that reservation for ever.
+        case owesAcknowledgement
+    }
+
+    /// `now` is to be a moment after all members of the view have confirmed it.
+    package mutating func renew(_ holder: Holder, at now: UInt64) -> Renewal {
         guard let index = index(of: holder) else {
-            return insert(Cache(holder: holder, until: now + length))
+            return insert(Cache(holder: holder, until: now + length)) ? .renewed : .tooMany
         }
         // What it had under a lease that is over it has dropped.
         if let until = caches[index].until, until <= now {
             caches[index].rooms = []
             version += 1
         }
+        guard !caches[index].rooms.contains(where: caches[index].toldOf.contains) else {
+            return .owesAcknowledgement
+        }
         caches[index].until = now + length
-        return true
+        return .renewed
     }
 
     private mutating func insert(_ cache: Cache) -> Bool {

@@ -19,8 +19,9 @@ package struct Catalogue: Equatable, Sendable {
     package static let nameBytesMax = 64
     /// Rooms times slots times days: what the table of reservations holds, a bit each.
     package static let placesMax = 1 << 24
-    /// Each name may be on one line of an answer to a client, which has 64 KiB for a command.
     package static let namesMax = 4_096
+    /// An answer to `check` is one reply, and is made in one go.
+    package static let answerBytesMax = 1 << 20
 
     /// Says what is wrong, without naming a file: nil if nothing is.
     package static func problem(with name: [UInt8]) -> String? {
@@ -28,6 +29,7 @@ package struct Catalogue: Equatable, Sendable {
         guard name.count <= nameBytesMax, name.allSatisfy({ $0 > 32 && $0 != 127 }) else {
             return "a name has 1 to \(nameBytesMax) bytes and no blanks"
         }
+        guard String(validating: name, as: UTF8.self) != nil else { return "a name is UTF-8 text" }
         return nil
     }
 
@@ -45,6 +47,17 @@ package struct Catalogue: Equatable, Sendable {
             throw DecodeError(
                 "\(rooms.count) rooms, \(timeslots.count) time slots and \(days.count) days make "
                     + "more than \(Self.placesMax) places")
+        }
+        let roomBytes = rooms.map(\.count).max() ?? 0
+        let slotBytes = timeslots.reduce(0) { $0 + $1.count }
+        let dayBytes = days.reduce(0) { $0 + $1.count }
+        let answerBytes =
+            timeslots.count * days.count * (roomBytes + 3) + days.count * slotBytes
+            + timeslots.count * dayBytes
+        guard answerBytes <= Self.answerBytesMax else {
+            throw DecodeError(
+                "a room's reservations could make an answer of \(answerBytes) bytes, more than "
+                    + "\(Self.answerBytesMax): fewer days or slots, or shorter names, are needed")
         }
     }
 

@@ -15,9 +15,9 @@ package struct RoomCache: Equatable, Sendable {
     private var lists: Lists = Lists()
     private var lease: Lease?
     /// Named by the push that came last, if no reply has come since.
-    private var announced: String?
+    private var announced: [UInt8]?
     /// Rooms of own writes without a reply, one entry for each.
-    private var written: [String] = []
+    private var written: [[UInt8]] = []
     private let answersMax: Int
 
     /// Longer answers are not kept.
@@ -32,7 +32,8 @@ package struct RoomCache: Equatable, Sendable {
     }
 
     private struct Answer: Equatable, Sendable {
-        let room: String
+        /// Names match by their bytes; a `String` takes more for equal.
+        let room: [UInt8]
         let text: String
     }
 
@@ -66,7 +67,7 @@ package struct RoomCache: Equatable, Sendable {
         case .rooms: lists.rooms
         case .timeslots: lists.timeslots
         case .days: lists.days
-        case .check(let room): answers.first { $0.room == room }?.text
+        case .check(let room): answers.first { $0.room == Array(room.utf8) }?.text
         }
     }
 
@@ -112,7 +113,7 @@ package struct RoomCache: Equatable, Sendable {
     // MARK: What comes in
 
     /// The push `cacheable`: the next reply may be kept under this key.
-    package mutating func onCacheable(_ key: String) { announced = key }
+    package mutating func onCacheable(_ key: String) { announced = Array(key.utf8) }
 
     /// Any reply whatever of the server.
     ///
@@ -130,10 +131,11 @@ package struct RoomCache: Equatable, Sendable {
         case .check(let room):
             // For a write of our own the server waits for no acknowledgement of ours, so an answer
             // from before the write would outlive it.
-            guard key == room, hasLease(now: now), !written.contains(room) else { return }
+            let name = Array(room.utf8)
+            guard key == name, hasLease(now: now), !written.contains(name) else { return }
             drop(room)
             if answers.count == answersMax { answers.removeFirst() }
-            answers.append(Answer(room: room, text: text))
+            answers.append(Answer(room: name, text: text))
         }
     }
 
@@ -169,16 +171,17 @@ package struct RoomCache: Equatable, Sendable {
     /// A write of ours to this room is sent: that counts as our acknowledgement of its change.
     package mutating func onWriteSent(room: String) {
         drop(room)
-        written.append(room)
+        written.append(Array(room.utf8))
     }
 
     /// The oldest write of ours to this room is answered, by whatever. Nothing is held of the room:
     /// it was dropped when the write was sent, and nothing was kept since.
     package mutating func onWriteAnswered(room: String) {
-        if let index = written.firstIndex(of: room) { written.remove(at: index) }
+        if let index = written.firstIndex(of: Array(room.utf8)) { written.remove(at: index) }
     }
 
     private mutating func drop(_ room: String) {
-        answers.removeAll { $0.room == room }
+        let name = Array(room.utf8)
+        answers.removeAll { $0.room == name }
     }
 }
