@@ -53,14 +53,10 @@ package enum Breakage: String, CaseIterable, Sendable {
     case ackBeforeSync
     /// A primary sends what is not durable on its own disk yet.
     case prepareBeforeSync
-    /// A promise is not written down.
-    case promiseUnrecorded
     /// What an elector has accepted is not written down.
     case acceptedUnrecorded
     /// The newest view is not written down.
     case viewUnrecorded
-    /// A replica that has restarted counts its attempts from the beginning.
-    case attemptReused
     /// One that has been dead itself takes the proof of the other's end for enough.
     case proofAfterRestart
     /// A replica that comes back takes its whole log for the primary's.

@@ -301,9 +301,7 @@ extension Replica {
         _ attempt: Attempt, number: ViewNumber, into outbox: inout Outbox
     ) -> Attempt? {
         if let outbid = acceptor.seek(attempt) { return outbid }
-        if breakage != .promiseUnrecorded {
-            outbox.records.append(.promised(number: number, attempt))
-        }
+        outbox.records.append(.promised(number: number, attempt))
         return nil
     }
 

@@ -42,11 +42,6 @@ extension Replica {
     }
 
     mutating func onResume(into outbox: inout Outbox) {
-        if breakage == .attemptReused {
-            acceptor = Acceptor(granted: nil, accepted: acceptor.accepted)
-            acceptor.breakage = breakage
-            counterSeen = 0
-        }
         guard isMember, let view else { return }
         // Alone it has nobody to wait for.
         advanceCommit(into: &outbox)
