@@ -18,6 +18,7 @@ extension Simulation {
     func afterSync(_ process: ReplicaProcess, _ out: Outbox) {
         let isWaiting = process.disk.map { write(out, to: $0) || !process.outputs.isEmpty } ?? false
         guard isWaiting, let disk = process.disk else {
+            process.confirmedProbe = process.face.confirmedProbe
             for envelope in out.sendAfterSync { post(process, envelope) }
             for entry in out.execute { execute(process, entry) }
             for effect in out.effects where process.isUp { carryOut(process, effect) }
@@ -30,7 +31,8 @@ extension Simulation {
         }
         process.outputs.append(
             .init(
-                need: disk.count, envelopes: envelopes, execute: out.execute, effects: out.effects))
+                need: disk.count, confirmedProbe: process.face.confirmedProbe,
+                envelopes: envelopes, execute: out.execute, effects: out.effects))
         sync(process, disk)
     }
 
@@ -68,6 +70,7 @@ extension Simulation {
         disk.synced(count)
         while process.isUp, let first = process.outputs.first, first.need <= disk.durable {
             process.outputs.removeFirst()
+            process.confirmedProbe = first.confirmedProbe
             for (envelope, token) in first.envelopes
             where self.token(process, to: envelope.to) == token {
                 post(process, envelope)
