@@ -103,7 +103,7 @@ final class ReplicaProcess {
         var need: Int
         /// The replica's after this step.
         var confirmedProbe: UInt64
-        var envelopes: [(Envelope, Token)]
+        var envelopes: [(Envelope, Token?)]
         var execute: [Entry]
         var effects: [Replication.Effect]
     }

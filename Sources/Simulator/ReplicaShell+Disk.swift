@@ -26,9 +26,7 @@ extension Simulation {
         }
         // A message is for the link that stands now: to the replicas, what was on its way is lost
         // when a link breaks.
-        let envelopes = out.sendAfterSync.compactMap { envelope in
-            token(process, to: envelope.to).map { (envelope, $0) }
-        }
+        let envelopes = out.sendAfterSync.map { ($0, token(process, to: $0.to)) }
         process.outputs.append(
             .init(
                 need: disk.count, confirmedProbe: process.face.confirmedProbe,
@@ -71,9 +69,12 @@ extension Simulation {
         while process.isUp, let first = process.outputs.first, first.need <= disk.durable {
             process.outputs.removeFirst()
             process.confirmedProbe = first.confirmedProbe
-            for (envelope, token) in first.envelopes
-            where self.token(process, to: envelope.to) == token {
-                post(process, envelope)
+            for (envelope, token) in first.envelopes {
+                if let token, self.token(process, to: envelope.to) == token {
+                    post(process, envelope)
+                } else {
+                    observe(process, envelope)
+                }
             }
             for entry in first.execute { execute(process, entry) }
             for effect in first.effects where process.isUp { carryOut(process, effect) }
