@@ -29,7 +29,8 @@ package struct Outbox: Equatable, Sendable {
     /// VIEW is too, as the sender's own acceptance may be what has decided it.
     package var sendAfterSync: [Envelope] = []
     /// Committed entries to be given to the services, in order, each once; as `sendAfterSync`, not
-    /// before all is durable. So a primary alone answers what is on its disk.
+    /// before all is durable. So a primary alone answers what is on its disk. Reads wait, too: for
+    /// `confirmedProbe` as it was after the newest step of which everything is durable.
     package var execute: [Entry] = []
     /// After the sync, too.
     package var effects: [Effect] = []
@@ -48,7 +49,8 @@ package struct Outbox: Equatable, Sendable {
 /// What happened to this replica that its shell has to act on.
 package enum Effect: Equatable, Sendable {
     /// The replica is now in this view (as its primary or a backup), having executed all that
-    /// stands before this in the outbox.
+    /// stands before this in the outbox. Requests of clients are for the primary only when this has
+    /// been carried out.
     case entered(View)
     /// This view leaves the replica out; its log's uncommitted tail is gone.
     case removed(View)

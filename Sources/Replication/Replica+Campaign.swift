@@ -160,6 +160,9 @@ extension Replica {
         precondition(next.number == view.number.next, "proposing \(next.number)")
         // From here on this replica commits, answers and acks nothing in the present view.
         if breakage != .proposerGoesOn { status = .choosing }
+        // Before its own acceptance: of the two the disk may have the first alone after a crash, and
+        // a primary that has accepted what counts on its log as it was must not go on in this view.
+        outbox.records.append(.proposed(number: next.number))
         campaign?.phase = .proposing
         campaign?.proposal = next
         campaign?.ticks = 0
@@ -171,7 +174,6 @@ extension Replica {
             }
             campaign?.answers[own] = .accepted
         }
-        outbox.records.append(.proposed(number: next.number))
         sendCampaign(into: &outbox)
         checkAccepted(into: &outbox)
     }

@@ -51,7 +51,10 @@ extension Replica {
         }
         // A second state means that the primary had forgotten this learner: what was learnt before
         // may not be its log any more.
+        // And one of an older view than is known here comes from a primary that does not know it is
+        // over: the view known, or the next, may count on this log.
         guard !fetch.isRestored, part.piece == fetch.piecesSeen, !part.view.contains(me.instance),
+            part.view.number >= view?.number ?? ViewNumber(0),
             fetch.snapshot.count + part.bytes.count <= Fetch.snapshotBytesMax
         else {
             failJoin("the state came in disorder", into: &outbox)
@@ -144,6 +147,10 @@ extension Replica {
             learners[index].ticksSinceHeard = 0
             return
         }
+        // The proposed view may name this learner, by an earlier join, and count on the log that it
+        // would put a state in the place of. After a restart that state can be older than what was
+        // committed since the checkpoint. It asks again when the view is known.
+        guard status == .normal else { return }
         learners.removeAll { $0.member.instance == from }
         guard view.members.count + learners.count < membersMax || breakage == .placesUncounted
         else {

@@ -35,10 +35,15 @@ final class ReplicaProcess {
     var disk: Disk?
     /// What waits until the disk has this many items safe; in order.
     var outputs: [Output] = []
+    /// As it was after the newest step of which everything is safe: reads wait for that, too.
+    var confirmedProbe: UInt64 = 0
     /// See `shownView`.
     var shown: View?
     /// The newest view that it has entered or was told to be out of.
     var viewNumber = ViewNumber(0)
+    /// Whether it takes requests as the primary: not before it has carried out that it entered its
+    /// view, as caches and voters are asked after by what it did then.
+    var leads: Bool { face.isPrimary && isLeading && viewNumber == replica.view?.number }
     /// Processes proved to have ended.
     var gone: [Int] = []
 
@@ -96,7 +101,9 @@ final class ReplicaProcess {
 
     struct Output {
         var need: Int
-        var envelopes: [(Envelope, Token)]
+        /// The replica's after this step.
+        var confirmedProbe: UInt64
+        var envelopes: [(Envelope, Token?)]
         var execute: [Entry]
         var effects: [Replication.Effect]
     }

@@ -18,6 +18,7 @@ extension Simulation {
     func afterSync(_ process: ReplicaProcess, _ out: Outbox) {
         let isWaiting = process.disk.map { write(out, to: $0) || !process.outputs.isEmpty } ?? false
         guard isWaiting, let disk = process.disk else {
+            process.confirmedProbe = process.face.confirmedProbe
             for envelope in out.sendAfterSync { post(process, envelope) }
             for entry in out.execute { execute(process, entry) }
             for effect in out.effects where process.isUp { carryOut(process, effect) }
@@ -25,12 +26,11 @@ extension Simulation {
         }
         // A message is for the link that stands now: to the replicas, what was on its way is lost
         // when a link breaks.
-        let envelopes = out.sendAfterSync.compactMap { envelope in
-            token(process, to: envelope.to).map { (envelope, $0) }
-        }
+        let envelopes = out.sendAfterSync.map { ($0, token(process, to: $0.to)) }
         process.outputs.append(
             .init(
-                need: disk.count, envelopes: envelopes, execute: out.execute, effects: out.effects))
+                need: disk.count, confirmedProbe: process.face.confirmedProbe,
+                envelopes: envelopes, execute: out.execute, effects: out.effects))
         sync(process, disk)
     }
 
@@ -68,9 +68,13 @@ extension Simulation {
         disk.synced(count)
         while process.isUp, let first = process.outputs.first, first.need <= disk.durable {
             process.outputs.removeFirst()
-            for (envelope, token) in first.envelopes
-            where self.token(process, to: envelope.to) == token {
-                post(process, envelope)
+            process.confirmedProbe = first.confirmedProbe
+            for (envelope, token) in first.envelopes {
+                if let token, self.token(process, to: envelope.to) == token {
+                    post(process, envelope)
+                } else {
+                    observe(process, envelope)
+                }
             }
             for entry in first.execute { execute(process, entry) }
             for effect in first.effects where process.isUp { carryOut(process, effect) }

@@ -198,7 +198,7 @@ extension Simulation {
 
     /// Deadlines, and voters that have gone.
     func drive(_ process: ReplicaProcess) {
-        guard process.face.acceptsRequests else { return }
+        guard process.face.acceptsRequests, process.leads else { return }
         let polls = process.executor.service.polls
         for (vote, at) in process.openedAt {
             let deadline = Int(polls.deadline(vote)) * 1_000

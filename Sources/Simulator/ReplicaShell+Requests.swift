@@ -22,8 +22,8 @@ extension Simulation {
 
     func propose(_ process: ReplicaProcess) {
         guard !process.batch.isEmpty || !process.turnWaiters.isEmpty else { return }
-        guard process.face.acceptsRequests else {
-            guard !process.face.isChanging else { return }
+        guard process.face.acceptsRequests, process.leads else {
+            guard !process.face.isPrimary else { return }
             let list = process.turnWaiters
             process.turnWaiters = []
             process.turnHasReads = false
@@ -128,7 +128,7 @@ extension Simulation {
 
     func release(_ process: ReplicaProcess) {
         guard process.isUp, !process.waiters.isEmpty else { return }
-        let confirmed = process.replica.face().confirmedProbe
+        let confirmed = process.confirmedProbe
         while let waiter = process.waiters.first, waiter.op <= process.executor.op,
             waiter.probe <= confirmed
         {
@@ -169,7 +169,7 @@ extension Simulation {
 
     func onRequest(_ process: ReplicaProcess, _ request: Packet.Request, _ id: Int) {
         let replica = process.face
-        if case .cast(let vote, let name, let choice) = request.kind, !replica.isPrimary {
+        if case .cast(let vote, let name, let choice) = request.kind, !process.leads {
             guard replica.isMember || replica.status == .learning else {
                 send(id, from: 1, .reply(request.number, redirect(process)))
                 return
@@ -180,7 +180,7 @@ extension Simulation {
             send(id, from: 1, .reply(request.number, .held))
             return
         }
-        guard replica.isPrimary else {
+        guard process.leads else {
             if history.answeredView.rawValue > 0, process.isLeading == false, process.isOut {
                 coverage.note(.oldPrimaryRefused)
             }

@@ -180,7 +180,9 @@ extension Simulation {
         if !leads {
             process.leases.endLeading()
         } else if !process.isLeading {
-            let isFirst = view.number.rawValue == 1 || options.breakage == .takeoverNotAwaited
+            let isFirst =
+                (view.number.rawValue == 1 && process.disk?.starts ?? 0 == 0)
+                || options.breakage == .takeoverNotAwaited
             process.leases.beginLeading(at: leaseClock(process.tickTime), isFirst: isFirst)
         }
         process.isLeading = leads
