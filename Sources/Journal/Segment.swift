@@ -14,7 +14,9 @@ package import Wire
 /// prepares of TigerBeetle, by `checksum` and `parent`.)
 package enum RecordFrame {
     package static let headerBytes = 24
-    package static let contentBytesMax = (1 << 24) - 1
+    /// An entry holds a batch, of little over `Batch.bytesMax`; a bound that is not much higher
+    /// keeps the search for records in garbage short.
+    package static let contentBytesMax = 4 << 20
 }
 
 /// Records in, bytes out. Holds what is not yet in the file.
@@ -135,7 +137,7 @@ package struct SegmentReader: Sendable {
         else { return nil }
         let length = Int(LittleEndian.read32(span, at: start + 20) & 0xff_ffff)
         let first = start + RecordFrame.headerBytes
-        guard length <= span.count - first else { return nil }
+        guard length <= min(span.count - first, RecordFrame.contentBytesMax) else { return nil }
         let checksum = Checksum.of(span, in: start + 8..<first + length, seed: header.salt)
         guard LittleEndian.read64(span, at: start) == checksum else { return nil }
         return first..<first + length

@@ -112,6 +112,12 @@ import Wire
         for record in Self.before { try replay.take(record) }
         #expect(replay.isBaseUnused)
         #expect(throws: DecodeError.self) { try replay.recovered() }
+        // Not even where the log that it is to replace reaches as far.
+        var longer = Replay(
+            base: Replay.Base(op: OpNumber(3), view: ViewNumber(3), isReceived: true),
+            firstOp: OpNumber(1))
+        for record in Self.before { try longer.take(record) }
+        #expect(throws: DecodeError.self) { try longer.recovered() }
         try replay.take(.restored(op: OpNumber(9)))
         try replay.take(.entry(Self.entry(10, view: 3)))
         #expect(try replay.recovered().entries.map(\.first.rawValue) == [10])

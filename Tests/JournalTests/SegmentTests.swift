@@ -183,6 +183,26 @@ import Wire
         }
     }
 
+    /// It was durable before the segment had its name, though nothing behind it says so.
+    @Test func aRecordFromTheSegmentsBirthIsNeverTorn() {
+        let (header, bytes, writer) = SegmentHeader.birth(
+            identity: Sample.identity, number: 1, firstOp: OpNumber(1), previous: 0, salt: 4,
+            [.view(Self.view), .proposed(number: ViewNumber(2))])
+        #expect(header.born == bytes.count && writer.durable == bytes.count)
+        #expect(SegmentFile.read(bytes).stop == .end)
+        for place in SegmentHeader.byteCount..<bytes.count {
+            var spoiled = bytes
+            spoiled[place] ^= 1
+            for rotten in [spoiled, Array(bytes[..<place])] {
+                guard case .flaw(let flaw) = SegmentFile.read(rotten).stop else {
+                    Issue.record("byte \(place) is not noticed")
+                    continue
+                }
+                #expect(flaw.kind == .rot, "byte \(place)")
+            }
+        }
+    }
+
     /// What a client may have put into a batch is no record, however it looks.
     @Test func aRecordInsideABatchIsNone() throws {
         // Bytes of a valid segment with another salt, inside an entry's batch that is then torn.

@@ -11,7 +11,7 @@ private func live(
     options: Store.Options = Script.options()
 ) -> (complaint: String?, spent: Int, cuts: Int) {
     let disk = SimulatedDisk()
-    var script = Script(seed: seed)
+    var script = Script(seed: seed, isKernelSafe: kills)
     var chance = Generator(seed: seed &* 31 &+ (budgets.first ?? 0))
     var cuts = 0
     for budget in budgets + [Int.max] {
@@ -92,9 +92,10 @@ private func live(
         for seed in 0..<200 {
             var generator = Generator(seed: seed)
             let budgets = (0..<4).map { _ in Int.random(in: 0...3_000, using: &generator) }
-            #expect(
-                live(seed: seed, budgets: budgets, turns: 12, kills: true).complaint == nil,
-                "seed \(seed)")
+            let options = Script.options(seed % 2 == 0 ? .always : .never)
+            let result = live(
+                seed: seed, budgets: budgets, turns: 12, kills: true, options: options)
+            #expect(result.complaint == nil, "seed \(seed)")
         }
     }
 

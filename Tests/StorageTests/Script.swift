@@ -102,7 +102,13 @@ struct Script {
     /// Entries through here are committed: never truncated, and checkpoints are taken of them.
     var committed = OpNumber(0)
 
-    init(seed: Int) { generator = Generator(seed: seed) }
+    /// Only the process can end: what was handed to the kernel stays.
+    let isKernelSafe: Bool
+
+    init(seed: Int, isKernelSafe: Bool = false) {
+        self.isKernelSafe = isKernelSafe
+        generator = Generator(seed: seed)
+    }
 
     static func options(_ durability: Store.Durability = .always) -> Store.Options {
         var options = Store.Options()
@@ -155,7 +161,9 @@ struct Script {
         }
         try store.append(records)
         try store.sync()
-        if store.options.durability == .always { model.synced = model.records.count }
+        if store.options.durability == .always || isKernelSafe {
+            model.synced = model.records.count
+        }
         let state = model.state(model.records.count)
         // Some of what is in the log, at an entry's end.
         let ends = state.log.map(\.last).filter { $0 > committed }

@@ -218,6 +218,17 @@ private func refusal(_ body: () throws -> Void) -> StoreError? {
         #expect(
             names.filter { $0.contains("checkpoint") } == ["/d/checkpoint-50", "/d/checkpoint-60"])
         #expect(!names.contains("/d/segment-1"))
+        // One that fails takes nothing away.
+        try store.append([entry(61)])
+        try store.sync()
+        let present = disk.state.withLock { $0.names }
+        disk.state.withLock { $0.faults[.create] = (($0.counts[.create] ?? 0) + 1, noSpace) }
+        #expect(try store.checkpoint(op: OpNumber(61), view: ViewNumber(1)) { [1] })
+        guard case .failed? = store.takeCheckpointOutcome() else {
+            Issue.record("not failed")
+            return
+        }
+        #expect(disk.state.withLock { $0.names } == present)
         // The newest rots: the older one and its segments still give everything.
         _ = consume store
         disk.state.withLock {
@@ -226,7 +237,7 @@ private func refusal(_ body: () throws -> Void) -> StoreError? {
         }
         let recovered = try open(disk).recovered
         #expect(recovered?.op == OpNumber(50))
-        #expect(recovered?.last == OpNumber(60))
+        #expect(recovered?.last == OpNumber(61))
     }
 
     @Test func rotIsRefusedAloneAndGoesAsideWithAPeer() throws {
