@@ -80,9 +80,12 @@ extension Simulation {
         _ process: ReplicaProcess, _ waiter: ReplicaProcess.Waiter, _ answer: Packet.Answer
     ) {
         let view = process.viewNumber
+        // What it may have learnt since is not carried out yet, nor would be after a crash.
+        let answersReads =
+            process.outputs.isEmpty ? process.face.isPrimary : process.isLeading
         check { () throws(Violation) in
             // Rule 7. A write that was executed before it was told may be answered still.
-            if waiter.reply == nil, process.isOut || !process.face.isPrimary {
+            if waiter.reply == nil, process.isOut || !answersReads {
                 throw Violation(
                     .safety, rule: "told to step down, it answers nobody",
                     "replica \(process.number) answers request \(waiter.request)")
@@ -169,7 +172,7 @@ extension Simulation {
 
     func onRequest(_ process: ReplicaProcess, _ request: Packet.Request, _ id: Int) {
         let replica = process.face
-        if case .cast(let vote, let name, let choice) = request.kind, !process.leads {
+        if case .cast(let vote, let name, let choice) = request.kind, !replica.isPrimary {
             guard replica.isMember || replica.status == .learning else {
                 send(id, from: 1, .reply(request.number, redirect(process)))
                 return
