@@ -51,7 +51,7 @@ extension Simulation {
         }
     }
 
-    private func drop(_ client: ClientProcess, _ id: Int) {
+    func drop(_ client: ClientProcess, _ id: Int) {
         guard connections[id].isOpen[0] else { return }
         onClosed(client, id)
         close(id, by: 0)

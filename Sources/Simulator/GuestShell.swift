@@ -45,9 +45,11 @@ extension Simulation {
     private func workAsGuest(_ client: ClientProcess) {
         if let request = client.pending {
             guard let home = client.home else { return }
-            if client.pendingOn == home, now < client.pendingSince + mix.guestPatience { return }
-            // A server that is silent for so long is left for another.
-            if client.pendingOn == home { leaveHome(client) }
+            let patience = isHealed ? 400_000 : mix.guestPatience
+            if client.pendingOn == home, now < client.pendingSince + patience { return }
+            // A server that is silent for so long is left for another, or called anew: nothing is
+            // asked twice on one connection.
+            if client.pendingOn == home { drop(client, home) }
             // A read is asked anew, so that it is known when it was asked.
             if case .check = request.kind { client.pending = nil } else { post(client, request) }
             return
