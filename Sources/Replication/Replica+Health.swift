@@ -239,7 +239,8 @@ extension Replica {
             precondition(entry.first == next, "log: \(entry.first) where \(next) is due")
             next = entry.last.next
         }
-        precondition(kept.last.map { $0 == commitMin } ?? true, "kept up to \(kept.last!)")
+        let keptLast = kept.last ?? commitMin
+        precondition(keptLast == commitMin, "kept up to \(keptLast), executed to \(commitMin)")
         precondition(next == op.next, "log ends before \(next), op is \(op)")
         if isPrimary, let view {
             precondition(progress.count == view.backups.count, "progress of \(progress.count)")
