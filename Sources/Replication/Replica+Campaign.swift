@@ -158,11 +158,14 @@ extension Replica {
         guard let view, let attempt = campaign?.attempt else { return }
         precondition(next.contains(me.instance), "proposing a view without oneself")
         precondition(next.number == view.number.next, "proposing \(next.number)")
-        // From here on this replica commits, answers and acks nothing in the present view.
-        if breakage != .proposerGoesOn { status = .choosing }
-        // Before its own acceptance: of the two the disk may have the first alone after a crash, and
-        // a primary that has accepted what counts on its log as it was must not go on in this view.
-        outbox.records.append(.proposed(number: next.number))
+        // From here on this replica commits, answers and acks nothing in the present view. Written
+        // down before its own acceptance: of the two the disk may have the first alone after a
+        // crash, and a primary that has accepted what counts on its log as it was must not go on in
+        // this view.
+        if breakage != .proposerGoesOn {
+            status = .choosing
+            outbox.records.append(.proposed(number: next.number))
+        }
         campaign?.phase = .proposing
         campaign?.proposal = next
         campaign?.ticks = 0
