@@ -45,6 +45,15 @@ package enum Files {
         }
     }
 
+    /// `path` from the root on; nothing has to be there.
+    package static func absolute(_ path: String) -> String {
+        var text = path
+        while text.utf8.count > 1, text.hasSuffix("/") { text.removeLast() }
+        guard !text.hasPrefix("/"), let folder = getcwd(nil, 0) else { return text }
+        defer { free(folder) }
+        return "\(String(cString: folder))/\(text)"
+    }
+
     package static func exists(_ path: String) -> Bool {
         access(path, F_OK) == 0
     }

@@ -74,6 +74,15 @@ package enum Processes {
         return pid
     }
 
+    /// From here on this process is told to end (SIGTERM) when `parent` has ended, or no more so.
+    /// False when `parent` is not its parent any more. For the main thread.
+    package static func endWithParent(_ parent: Int32) -> Bool {
+        _ = clinux_signal_at_parents_end(SIGTERM)
+        return getppid() == parent
+    }
+
+    package static func outliveParent() { _ = clinux_signal_at_parents_end(0) }
+
     /// How a child ended; nil while it runs.
     package enum Exit: Equatable, Sendable, CustomStringConvertible {
         case code(CInt)

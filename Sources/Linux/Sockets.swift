@@ -3,14 +3,6 @@ import Glibc
 
 /// TCP, never blocking, with no delay, closed on exec.
 package enum Sockets {
-    /// Whether somebody takes a connection there, within so many milliseconds. Waits for it.
-    package static func isAnswered(host: String, port: UInt16, milliseconds: CInt) -> Bool {
-        guard let socket = try? connect(host: host, port: port), var poller = try? Poller(),
-            (try? poller.add(socket.raw, read: false, write: true)) != nil
-        else { return false }
-        return poller.wait(milliseconds: milliseconds) > 0 && connectError(socket.raw, "") == nil
-    }
-
     /// Listens on `host:port`; port 0 takes any free one (ask `localPort`).
     package static func listen(host: String, port: UInt16, backlog: CInt = 1024)
         throws(SystemError) -> FileDescriptor

@@ -187,6 +187,7 @@ extension Server {
         sayLeader(of: view)
         if !isPrimary { refuseReads() }
         joining.onEntered()
+        if settings.startedBy != nil { Processes.outliveParent() }
         let wasLeading = driver.isLeading
         onViewForDriver(isPrimary: isPrimary)
         updateLinks()

@@ -27,11 +27,12 @@ package final class Durable {
         self.recovered = recovered
     }
 
-    /// Opens `folder`. `isPeerReachable` is asked only when the journal alone does not suffice. What
-    /// people should know is told to `say`.
+    /// Opens `folder`. `peerView` is asked only when the journal alone does not suffice: for the
+    /// newest view of the service that another replica is in, nil if none answers. What people
+    /// should know is told to `say`.
     package static func open(
-        folder: String, id: ReplicaID?, options: Store.Options, isPeerReachable: () -> Bool,
-        say: (String) -> Void
+        folder: String, id: ReplicaID?, options: Store.Options,
+        peerView: (ServiceID) -> ViewNumber?, say: (String) -> Void
     ) throws(StoreError) -> Durable {
         var store = try Store(folder: folder, service: nil, id: id, options: options)
         guard let identity = store.identity else { return Durable(store, nil, nil) }
@@ -39,7 +40,10 @@ package final class Durable {
         do throws(StoreError) {
             resumption = try store.resume(isPeerReachable: false)
         } catch {
-            guard case .refused = error, isPeerReachable() else { throw error }
+            // A replica that has stayed behind has not got what is lost here.
+            let newest = store.survey?.standing.view?.number ?? ViewNumber(0)
+            guard case .refused = error, let theirs = peerView(identity.service), theirs >= newest
+            else { throw error }
             resumption = try store.resume(isPeerReachable: true)
         }
         switch resumption.verdict {

@@ -1,65 +1,7 @@
 import Linux
 import Replication
+import Storage
 import Wire
-
-/// What a replica says of itself when a connection between two is made:
-/// `PEER hello VERSION SERVICE STATUS MEMBER VIEW ELECTION`, `-` for what there is none of.
-struct PeerHello {
-    enum Status: String {
-        /// A backup in no service yet.
-        case fresh
-        /// Started as primary and finding out whether there is a service already.
-        case deciding
-        /// Asking to be let in, or out of the view.
-        case joining
-        case member
-    }
-
-    var service: ServiceID?
-    var status: Status
-    var member: Member
-    var view: View?
-    /// Whether a group elects its highest, or two take turns: all members must do the same.
-    var election: Election
-
-    func encode(into bytes: inout [UInt8]) {
-        RESP.command(
-            [
-                "PEER", "hello", "\(Settings.protocolVersion)", service?.description ?? "-",
-                status.rawValue, member.text, view?.text ?? "-", election.rawValue,
-            ], into: &bytes)
-    }
-
-    init(
-        service: ServiceID?, status: Status, member: Member, view: View?, election: Election
-    ) {
-        self.election = election
-        self.service = service
-        self.status = status
-        self.member = member
-        self.view = view
-    }
-
-    init(_ arguments: borrowing CommandArguments) throws(DecodeError) {
-        guard arguments.count >= 3, arguments.equals(1, "hello") else {
-            throw DecodeError("a replica begins with PEER hello")
-        }
-        guard arguments.number(2) == UInt64(Settings.protocolVersion) else {
-            throw DecodeError(
-                "protocol version \(arguments.text(2)), this replica speaks "
-                    + "\(Settings.protocolVersion); run the same pollsrv on both sides")
-        }
-        guard arguments.count == 8, let status = Status(rawValue: arguments.text(4)),
-            let member = Member(text: arguments.text(5)),
-            let election = Election(rawValue: arguments.text(7))
-        else { throw DecodeError("malformed PEER hello") }
-        self.status = status
-        self.member = member
-        self.election = election
-        service = ServiceID(text: arguments.text(3))
-        view = View(text: arguments.text(6))
-    }
-}
 
 // Connections to other replicas.
 extension Server {
@@ -69,7 +11,8 @@ extension Server {
             ? .member : service != nil ? .joining : joining.isDeciding ? .deciding : .fresh
         return PeerHello(
             service: service, status: status, member: me, view: replica.view,
-            election: settings.election)
+            election: settings.election, folder: settings.dataFolder,
+            former: durable?.store.former ?? [])
     }
 
     // MARK: Making one
@@ -166,7 +109,7 @@ extension Server {
         }
         // Sent before its end. A newer process of the same instance has another number.
         if replica.isProvedDead(hello.member.instance),
-            peers[hello.member.instance]?.pid == hello.member.pid
+            peers[hello.member.instance]?.member.pid == hello.member.pid
         {
             close(connection)
             return
@@ -218,13 +161,27 @@ extension Server {
         }
         joining.delay = Joining.delayMin
         heartbeats.renew(instance)
-        peers[instance] = hello.member
+        peers[instance] = Peer(member: hello.member, folder: hello.folder)
         log.detail("connected to replica \(hello.member.id) at \(hello.member.address)")
         watchProcess(hello.member, connection)
+        for former in hello.former { endFormer(former, of: hello.member) }
         step(.directUp(instance))
         updateLinks()
         guard connection.isOpen else { return }
         if wasDialed || joining.isDeciding { onServiceHello(hello, connection) }
+    }
+
+    /// A replica that begins anew in the folder of another instance proves that one's end.
+    private func endFormer(_ former: Instance, of member: Member) {
+        guard former != me.instance, former != member.instance, !replica.isProvedDead(former)
+        else { return }
+        if replica.view?.contains(former) == true {
+            log.info(
+                "the replica at \(member.address) could not read what it had on its disk and "
+                    + "begins anew")
+        }
+        if let link = links[former] { close(link) }
+        step(Paths.Event.exited(former))
     }
 
     /// Decides what a hello means for a replica that is in no view.
@@ -445,7 +402,9 @@ extension Server {
         guard let entry = processes.entries.first(where: { $0.handle.fd.raw == fd }) else { return }
         poller.remove(fd)
         processes.entries.removeAll { $0 === entry }
-        let who = peers[entry.instance].map { "\($0.id) at \($0.address)" } ?? "\(entry.instance)"
+        let who =
+            peers[entry.instance].map { "\($0.member.id) at \($0.member.address)" }
+            ?? "\(entry.instance)"
         log.info("the process of replica \(who) has exited")
         step(Paths.Event.exited(entry.instance))
     }

@@ -49,14 +49,15 @@ extension Server {
     private func spawnBackup() {
         let address = replacementAddress
         // The first backup of a fresh service has nothing to recover from.
-        let delay = restart.partner == nil ? 0 : settings.restartDelayMilliseconds
+        let isFirst = restart.partner == nil && durable?.recovered == nil
+        let delay = isFirst ? 0 : settings.restartDelayMilliseconds
         do {
             let program = try Processes.executablePath()
             let arguments =
                 [
                     program, "--backup", "--listen", address.description, "--peer",
                     me.address.description, "--join-after", "\(delay)ms",
-                ] + settings.inheritedFlags
+                ] + settings.inheritedFlags + folderFlags
             // Messages go where ours go, unless a reader at a pipe's end would then wait for the
             // replacement after this process is gone.
             let errorsTo: CInt? = Processes.isTerminalOrFile(2) ? 2 : nil
@@ -64,7 +65,8 @@ extension Server {
             restart.child = pid
             restart.childAddress = address
             let when = delay == 0 ? "at once" : "in \(delay) ms"
-            log.info("started a backup, process \(pid), at \(address); it joins \(when)")
+            let place = replacementFolder.map { ", journal in \($0)" } ?? ""
+            log.info("started a backup, process \(pid), at \(address)\(place); it joins \(when)")
         } catch {
             failSpawn("\(error)")
         }
@@ -80,6 +82,28 @@ extension Server {
         }
         let isFree = partner.host == me.host && replica.isProvedDead(partner.instance)
         return isFree ? partner.address : anyPort
+    }
+
+    /// Where the lost replica had its journal, which makes the replacement that replica again, with
+    /// all that it had; where that cannot be used, beside this replica's.
+    private var replacementFolder: String? {
+        guard let own = settings.dataFolder else { return nil }
+        var folders: [String] = []
+        if let partner = restart.partner, partner.host == me.host,
+            let folder = peers[partner.instance]?.folder
+        {
+            folders.append(folder)
+        }
+        for folder in ["\(own)-backup", "\(own)-backup-2"] where !folders.contains(folder) {
+            folders.append(folder)
+        }
+        return folders[restart.failures % folders.count]
+    }
+
+    /// A replica on this disk that nobody needs any more must not keep a port and a folder from
+    /// those who start the lost one by hand.
+    private var folderFlags: [String] {
+        replacementFolder.map { ["--data", $0, "--started-by", "\(me.pid)"] } ?? []
     }
 
     private func failSpawn(_ reason: String) {

@@ -54,7 +54,7 @@ package final class Server {
 
     /// Direct connections to other replicas. Only looked up, never walked.
     var links: [Instance: Connection] = [:]
-    var peers: [Instance: Member] = [:]
+    var peers: [Instance: Peer] = [:]
     /// Joined voters' connections, by their place in the polls.
     var voterConnections: [Connection?] = []
     /// Connections that have offered a witness, ascending by instance.

@@ -20,6 +20,9 @@ package struct Settings: Sendable {
     package var restartsBackup = true
     /// How long this process waits before it asks to join.
     package var joinAfterMilliseconds: UInt64 = 0
+    /// The process that has started this one in a lost replica's place; until this one is a member
+    /// it ends when that one does.
+    package var startedBy: Int32?
     package var plan: VotePlan?
     /// What a new service's rooms are; nil: the built-in ones.
     package var catalogue: Catalogue?
@@ -28,6 +31,8 @@ package struct Settings: Sendable {
     package var hasTestHooks = false
     package var logFormat = MessageLog.Format.text
     package var verbosity = MessageLog.Verbosity.normal
+    /// The absolute path of the journal's folder; nil: all is in memory.
+    package var dataFolder: String?
     /// Flags that a replacement backup is started with, besides its addresses.
     package var inheritedFlags: [String] = []
 

@@ -73,6 +73,18 @@ extension Store {
         return (identity, survey)
     }
 
+    /// Whose the records are that were put aside.
+    static func former(_ folder: String, _ disk: any Disk, _ names: [String]) -> [Instance] {
+        let numbers = names.compactMap { Survey.number($0, "aside-") }.sorted()
+        return numbers.suffix(formerMax).compactMap { number in
+            // One that cannot be read says nothing, and is of no other use.
+            guard let bytes = try? disk.read("\(folder)/aside-\(number)/identity") else {
+                return nil
+            }
+            return try? Identity(text: String(decoding: bytes, as: UTF8.self)).instance
+        }
+    }
+
     /// Without an identity there may be no more than a first segment without a record: the process
     /// ended while it made the journal.
     private static func checkBlank(_ folder: String, _ disk: any Disk, _ names: [String])

@@ -79,12 +79,17 @@ package struct Store: ~Copyable {
         let checksum: UInt64
     }
 
+    /// More than one comes only of a disk that rots again and again.
+    package static let formerMax = 16
     static let besideSuffix = ".new"
 
     package let folder: String
     package let options: Options
     /// nil: the folder is blank.
     package internal(set) var identity: Identity?
+    /// The instances that the folder's replica was before its records could not be read, as far as
+    /// they have been put aside. No process of them can be running: it would need this folder.
+    package private(set) var former: [Instance] = []
     /// What opening found; nil when the folder is blank, and once `resume` has given it away.
     package private(set) var survey: Survey?
     package internal(set) var counts = Counts()
@@ -127,6 +132,7 @@ package struct Store: ~Copyable {
         }
         do throws(StoreError) {
             (identity, survey) = try Self.look(folder, disk, opened.names, service, id)
+            former = Self.former(folder, disk, opened.names)
         } catch {
             disk.close(lock)
             throw error
@@ -201,6 +207,7 @@ package struct Store: ~Copyable {
             try store.disk.syncFolder(path)
             try store.disk.syncFolder(store.folder)
         }
+        if let old = self.identity { former.append(old.instance) }
         self.identity = nil
         try create(identity)
         return path

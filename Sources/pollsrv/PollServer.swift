@@ -63,6 +63,7 @@ enum PollServer {
         Flag("--log-format", value: "text|json", default: "text", "of the messages on stderr"),
         Flag("--test-hooks", "allow pollctl link cut|heal"),
         Flag("--join-after", value: "DUR", default: "0s", hidden: true, "wait before joining"),
+        Flag("--started-by", value: "PID", hidden: true, "end with this one until a member"),
     ]
 
     private static let syntax = CommandLineSyntax(
@@ -80,7 +81,8 @@ enum PollServer {
             switch try syntax.parse(Array(CommandLine.arguments.dropFirst())) {
             case .show(let text): Terminal.print(text)
             case .run(let arguments):
-                let settings = try settings(arguments)
+                var settings = try settings(arguments)
+                try awaitTurn(&settings)
                 let server = try start(settings, try durable(arguments, settings))
                 Terminal.exit(try server.run())
             }
@@ -93,6 +95,17 @@ enum PollServer {
         } catch {
             fail("\(error)", .software)
         }
+    }
+
+    /// A replacement with a journal takes the lost replica's folder and port only when its time has
+    /// come: whoever starts that one by hand meanwhile finds both free.
+    private static func awaitTurn(_ settings: inout Settings) throws {
+        guard let parent = settings.startedBy else { return }
+        guard Processes.endWithParent(parent) else {
+            fail("process \(parent) is over", .unavailable)
+        }
+        Clock.sleep(nanoseconds: settings.joinAfterMilliseconds * 1_000_000)
+        settings.joinAfterMilliseconds = 0
     }
 
     private static func start(_ settings: Settings, _ durable: Durable?) throws(SystemError)
@@ -123,11 +136,20 @@ enum PollServer {
         let isIDGiven = arguments.isSet("--id") || arguments.isSet("--priority")
         return try Durable.open(
             folder: folder, id: isIDGiven ? settings.id : nil, options: options,
-            isPeerReachable: {
-                settings.peers.contains {
-                    Sockets.isAnswered(host: $0.host, port: $0.port, milliseconds: 1_000)
-                }
-            }, say: { Terminal.message("pollsrv: \($0)") })
+            peerView: { service in peerView(of: service, settings.peers) },
+            say: { Terminal.message("pollsrv: \($0)") })
+    }
+
+    /// The others may have been started at the same moment.
+    private static func peerView(of service: ServiceID, _ peers: [Address]) -> ViewNumber? {
+        for attempt in 1...10 {
+            let views = peers.compactMap {
+                PeerProbe.view(of: service, at: $0, milliseconds: 1_000)
+            }
+            if let newest = views.max() { return newest }
+            if attempt < 10 { Clock.sleep(nanoseconds: 300_000_000) }
+        }
+        return nil
     }
 
     private static func fail(_ text: String, _ code: ExitCode) -> Never {
@@ -166,8 +188,11 @@ enum PollServer {
         settings.election = election
         // A group has no number of members that would have to be kept up.
         settings.restartsBackup = election == .sticky && !arguments.isSet("--no-restart")
-        // A replacement would have nothing on disk, and take the place of one that has.
-        if arguments.isSet("--data") { settings.restartsBackup = false }
+        settings.dataFolder = arguments.string("--data").map { Files.absolute($0) }
+        if arguments.isSet("--started-by") {
+            settings.startedBy = Int32(
+                clamping: try arguments.number("--started-by", default: 0, in: 1...1 << 31))
+        }
         settings.hasTestHooks = arguments.isSet("--test-hooks")
         let format = try arguments.choice("--log-format", default: "text", of: ["text", "json"])
         settings.logFormat = format == "json" ? .json : .text
@@ -233,8 +258,10 @@ enum PollServer {
     /// plan of votes is in the replicated state.
     private static func inheritedFlags(_ arguments: ParsedArguments) -> [String] {
         var list: [String] = []
-        for name in ["--heartbeat", "--misses", "--restart-delay", "--log-format", "--reply-delay"]
-        {
+        let inherited = [
+            "--heartbeat", "--misses", "--restart-delay", "--log-format", "--reply-delay", "--sync",
+        ]
+        for name in inherited {
             if let value = arguments.string(name) { list += [name, value] }
         }
         for name in ["--no-restart", "--test-hooks", "--quiet", "--verbose"]

@@ -274,6 +274,7 @@ private func refusal(_ body: () throws -> Void) -> StoreError? {
         var other = Sample.identity
         other.instance = Instance(77)
         #expect(try store.renew(other) == "/d/aside-1")
+        #expect(store.former == [Sample.identity.instance])
         try store.receive(
             op: OpNumber(9), view: ViewNumber(1), snapshot: Model.snapshot(OpNumber(9)))
         try store.append([.restored(op: OpNumber(9)), entry(10)])
@@ -282,6 +283,7 @@ private func refusal(_ body: () throws -> Void) -> StoreError? {
         disk.state.withLock { $0.kill() }
         let opened = try open(disk)
         let (identity, recovered) = (opened.store.identity, opened.recovered)
+        #expect(opened.store.former == [Sample.identity.instance])
         #expect(identity == other)
         #expect(recovered?.op == OpNumber(9) && recovered?.last == OpNumber(10))
         let names = disk.state.withLock { $0.names }

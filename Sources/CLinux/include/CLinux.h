@@ -53,6 +53,10 @@ static inline int clinux_signalfd(const sigset_t *mask) {
 static inline int clinux_become_subreaper(void) {
     return prctl(PR_SET_CHILD_SUBREAPER, 1);
 }
+// 0: no signal.
+static inline int clinux_signal_at_parents_end(int signal) {
+    return prctl(PR_SET_PDEATHSIG, signal);
+}
 static inline int clinux_terminal_columns(int fd) {
     struct winsize size;
     return ioctl(fd, TIOCGWINSZ, &size) == 0 ? size.ws_col : 0;
