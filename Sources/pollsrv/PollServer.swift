@@ -70,8 +70,8 @@ enum PollServer {
         program: "pollsrv", summary: "one replica of the polling service",
         operands: "--primary|--backup|--join HOST:PORT|--election bully", flags: flags,
         details: """
-            The state is held in memory on both replicas: it survives the loss of either, not of
-            both at once. Durations: 250ms, 1s, 2m.
+            Without --data the state is held in memory on both replicas: it survives the loss of
+            either, not of both at once. Durations: 250ms, 1s, 2m.
             """,
         example: "pollsrv --primary --voters 5 --votes 20")
 
