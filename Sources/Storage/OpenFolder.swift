@@ -13,9 +13,7 @@ struct OpenFolder {
             _ = try disk.list(folder)
         } catch {
             guard error.isMissing else { throw error }
-            try disk.makeFolder(folder)
-            // A folder whose name is lost with the power takes everything in it along.
-            try disk.syncFolder(Self.parent(of: folder))
+            try Self.make(folder, disk)
         }
         lock = try disk.lock("\(folder)/lock")
         guard let lock else {
@@ -28,6 +26,20 @@ struct OpenFolder {
             disk.close(lock)
             throw error
         }
+    }
+
+    /// With those above it that are missing.
+    private static func make(_ folder: String, _ disk: any Disk) throws(SystemError) {
+        let parent = parent(of: folder)
+        do throws(SystemError) {
+            try disk.makeFolder(folder)
+        } catch {
+            guard error.isMissing, parent != folder else { throw error }
+            try make(parent, disk)
+            try disk.makeFolder(folder)
+        }
+        // A folder whose name is lost with the power takes everything in it along.
+        try disk.syncFolder(parent)
     }
 
     static func parent(of path: String) -> String {

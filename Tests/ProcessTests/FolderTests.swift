@@ -1,0 +1,120 @@
+import Foundation
+import Testing
+
+extension ProcessSuite {
+    /// Whose place and folder a replacement takes, with `--data`.
+    @Suite(.serialized) struct Folders {
+        private func flags(_ cluster: Cluster, _ name: String, _ more: [String] = []) -> [String] {
+            Cluster.quick + ["--data", folder(cluster, name)] + more
+        }
+
+        private func folder(_ cluster: Cluster, _ name: String) -> String {
+            cluster.folder.appending(path: "below/\(name)").path
+        }
+
+        private func kill(_ info: [String: String], _ who: String) throws {
+            Foundation.kill(try #require(Int32(info["\(who)_pid"] ?? "")), SIGKILL)
+        }
+
+        /// Killed time and again, each comes back as the same replica, with what it had.
+        @Test func theLostComeBackAsThemselves() throws {
+            let cluster = try Cluster()
+            defer { cluster.end() }
+            let votes = ["--voters", "2", "--votes", "100000", "--interval", "5ms"]
+            try cluster.primary(flags(cluster, "a", votes))
+            try cluster.backup(flags(cluster, "b"))
+            for name in ["ann", "bob"] { try cluster.client(name) }
+            var info = try cluster.waitForPair()
+            let ids = [info["primary_id"], info["backup_id"]].compactMap { $0 }.sorted()
+            for round in 0..<4 {
+                let seen = cluster.lines("ann").count
+                _ = try cluster.eventually("results in round \(round)", within: 60) {
+                    cluster.lines("ann").count > seen + 5 ? true : nil
+                }
+                try kill(info, round % 2 == 0 ? "backup" : "primary")
+                let old = info["view"]
+                _ = try cluster.eventually("a newer view", within: 30) { () -> Bool? in
+                    let new = try? cluster.waitForPair()
+                    return new?["view"] != old ? true : nil
+                }
+                info = try cluster.waitForPair()
+                let now = [info["primary_id"], info["backup_id"]].compactMap { $0 }.sorted()
+                #expect(now == ids, "in round \(round)")
+            }
+            for name in ["ann", "bob"] { cluster.processes[name]?.terminate() }
+            for name in ["ann", "bob"] { _ = try cluster.waitForExit(name) }
+            let (ann, bob) = (cluster.lines("ann"), cluster.lines("bob"))
+            let count = min(ann.count, bob.count)
+            #expect(count > 20 && ann.prefix(count) == bob.prefix(count))
+        }
+
+        /// A folder that is in use, by one that hangs, is left to it.
+        @Test func aHungBackupKeepsItsFolder() throws {
+            let cluster = try Cluster()
+            defer { cluster.end() }
+            try cluster.primary(flags(cluster, "a", ["--voters", "1", "--votes", "100000"]))
+            let backup = try cluster.backup(flags(cluster, "b"))
+            for name in Cluster.names { try cluster.client(name) }
+            _ = try cluster.waitForPair(witnesses: 3)
+            Foundation.kill(backup.processIdentifier, SIGSTOP)
+            defer { Foundation.kill(backup.processIdentifier, SIGCONT) }
+            _ = try cluster.eventually("a replacement elsewhere", within: 60) { () -> Bool? in
+                let info = try? cluster.info(cluster.ports[0])
+                guard info?["state"] == "pair", let pid = info?["backup_pid"],
+                    pid != "\(backup.processIdentifier)"
+                else { return nil }
+                return true
+            }
+            let other = folder(cluster, "a-backup")
+            #expect(FileManager.default.fileExists(atPath: "\(other)/identity"))
+        }
+
+        /// While a replacement waits for its time, folder and port are free for the lost one.
+        @Test func whoeverStartsTheLostOneByHandIsFirst() throws {
+            let cluster = try Cluster()
+            defer { cluster.end() }
+            let slow = ["--restart-delay", "60s"]
+            try cluster.primary(flags(cluster, "a", slow))
+            let backup = try cluster.backup(flags(cluster, "b", slow))
+            let id = try cluster.waitForPair()["backup_id"]
+            Foundation.kill(backup.processIdentifier, SIGKILL)
+            backup.waitUntilExit()
+            _ = try cluster.eventually("a replacement", within: 30) {
+                try? cluster.info(cluster.ports[0])["restart"] == "starting" ? true : nil
+            }
+            let again = try cluster.backup(flags(cluster, "b", slow))
+            let info = try cluster.waitForPair()
+            #expect(info["backup_id"] == id)
+            #expect(info["backup_pid"] == "\(again.processIdentifier)")
+            _ = try cluster.eventually("the end of the replacement", within: 30) {
+                try? cluster.info(cluster.ports[0])["restart"] == "none" ? true : nil
+            }
+        }
+
+        /// A replacement that has not joined ends with its primary.
+        @Test func noReplacementIsLeftBehind() throws {
+            let cluster = try Cluster()
+            defer { cluster.end() }
+            let slow = ["--restart-delay", "60s"]
+            let primary = try cluster.primary(flags(cluster, "a", slow))
+            let backup = try cluster.backup(flags(cluster, "b", slow))
+            _ = try cluster.waitForPair()
+            Foundation.kill(backup.processIdentifier, SIGKILL)
+            backup.waitUntilExit()
+            let words = "started a backup, process "
+            let said: String = try cluster.eventually("a replacement", within: 30) {
+                let text = cluster.said("primary", "err")
+                return text.contains(words) ? text : nil
+            }
+            let tail = try #require(said.components(separatedBy: words).last)
+            let child = try #require(Int32(tail.prefix { $0.isNumber }))
+            #expect(Foundation.kill(child, 0) == 0)
+            Foundation.kill(primary.processIdentifier, SIGKILL)
+            primary.waitUntilExit()
+            _ = try cluster.eventually("the end of process \(child)", within: 30) { () -> Bool? in
+                let state = try? String(contentsOfFile: "/proc/\(child)/stat", encoding: .utf8)
+                return state?.contains(") Z ") ?? true ? true : nil
+            }
+        }
+    }
+}
