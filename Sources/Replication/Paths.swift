@@ -48,6 +48,10 @@ package struct Paths: Equatable, Sendable {
     /// The view's other members, and those to which this replica makes connections.
     private var members: [Instance] = []
     private var kept: [Instance] = []
+    /// Processes proved dead; the newest few. What clients still bring of them is of no account, and
+    /// would not show whether it comes from a newer process of the same instance: that has to make
+    /// a direct connection first.
+    private var ended: [Instance] = []
     private var ticksToBeat = 0
     private var ticksToPathBeat = 0
     /// For the numbers of the paths that this replica opens.
@@ -90,6 +94,7 @@ package struct Paths: Equatable, Sendable {
     private static let beatPathsMax = 3
     /// After so many clients in vain a refusal is believed: a service may have thousands.
     private static let denialsMax = 3
+    private static let endedMax = 16
     /// A relay path has beats of its own, and more of them: clients stop as they please, and what
     /// waits for an ack waits for nothing else meanwhile.
     private var pathBeatTicks: Int { max(1, min(timing.beatTicks, timing.retryTicks)) }
@@ -137,6 +142,8 @@ package struct Paths: Equatable, Sendable {
                 peers.remove(at: index)
                 if hadRoute { effects.append(.step(.linkDown(instance))) }
             }
+            if !ended.contains(instance) { ended.append(instance) }
+            if ended.count > Self.endedMax { ended.removeFirst() }
             effects.append(.step(.exited(instance)))
         case .witnessUp(let witness):
             // A newer connection of the same client: what was on its way on the older is lost.
@@ -192,6 +199,7 @@ package struct Paths: Equatable, Sendable {
     // MARK: Paths come and go
 
     private mutating func onDirectUp(_ instance: Instance, into effects: inout [Effect]) {
+        ended.removeAll { $0 == instance }
         let index = known(instance)
         abandonOpening(index, into: &effects)
         endRelay(index, into: &effects)
@@ -244,7 +252,8 @@ package struct Paths: Equatable, Sendable {
     private mutating func open(_ index: Int, after last: Instance?, into effects: inout [Effect]) {
         guard peers[index].isKept || peers[index].isRefused, peers[index].isMember,
             peers[index].route == nil, peers[index].opening == nil,
-            peers[index].ticksToRetry == 0, !witnesses.isEmpty
+            peers[index].ticksToRetry == 0, !witnesses.isEmpty,
+            !ended.contains(peers[index].instance)
         else { return }
         let via = last.flatMap { last in witnesses.first { $0 > last } } ?? witnesses[0]
         opened += 1
@@ -282,7 +291,9 @@ package struct Paths: Equatable, Sendable {
         _ frame: RelayFrame, via: Instance, into effects: inout [Effect]
     ) {
         guard frame.to == me, frame.from != me, witnesses.contains(via) else { return }
-        guard let index = index(of: frame.from), peers[index].isMember else {
+        guard let index = index(of: frame.from), peers[index].isMember,
+            !ended.contains(frame.from)
+        else {
             answerClosed(frame, via: via, into: &effects)
             return
         }

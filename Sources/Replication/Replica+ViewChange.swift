@@ -89,6 +89,7 @@ extension Replica {
                 outbox.sendAfterSync.append(Envelope(to: backup.instance, .view(news)))
             }
         }
+        tellOutsiders(news, into: &outbox)
         if news.contains(me.instance), isMember || hasState {
             enter(news, into: &outbox)
             return
@@ -108,6 +109,15 @@ extension Replica {
         } else if status == .learning, fetch?.isRestored == true, !isNext {
             // In a view that was missed another may have led, and this one's log been cut.
             failJoin("a view was missed", into: &outbox)
+        }
+    }
+
+    /// A replica that came back from its disk may be in an old view, connected to none but this
+    /// one, which was in no view when the connection was made: it takes this one for its backup, and
+    /// has no reason to ask.
+    private func tellOutsiders(_ news: View, into outbox: inout Outbox) {
+        for instance in links where !news.contains(instance) {
+            outbox.sendAfterSync.append(Envelope(to: instance, .view(news)))
         }
     }
 
@@ -224,7 +234,7 @@ extension Replica {
         var told: [Instance] = [me.instance]
         let all =
             (view?.electorate ?? []) + (view?.members.map(\.instance) ?? [])
-            + next.members.map(\.instance) + next.electorate
+            + next.members.map(\.instance) + next.electorate + links
         for instance in all where !told.contains(instance) {
             told.append(instance)
             outbox.sendAfterSync.append(Envelope(to: instance, .view(next)))

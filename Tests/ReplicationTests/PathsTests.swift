@@ -368,6 +368,19 @@ private let hello = RelayFrame.Body.data(
         #expect(backup.wait(200) == [])
     }
 
+    /// A dead process named in a later view: what a client still brings of it is no new life.
+    @Test func theDeadDoNotComeBackThroughAClient() {
+        var primary = Desk.primary(ann)
+        #expect(primary.told(.exited(two)) == ["down 2", "exited 2"])
+        #expect(primary.told(.members([two], keepsLinksTo: [])) == [])
+        #expect(primary.got(3, .open) == ["via a: close 3"])
+        #expect(primary.told(.refused(two)) == ["refused 2"])
+        // A newer process of the same instance.
+        #expect(primary.told(.directUp(two)) == ["up 2"])
+        #expect(primary.told(.directDown(two)) == ["down 2"])
+        #expect(primary.got(5, .open) == ["via a: accept 5", "up 2", "heard 2"])
+    }
+
     // MARK: Members
 
     @Test func onlyMembersAreRelayedTo() {
