@@ -43,7 +43,9 @@ let package = Package(
             swiftSettings: strict),
         .executableTarget(
             name: "pollsrv",
-            dependencies: ["Server", "Arguments", "Linux", "Replication", "Services", "Storage", "Wire"],
+            dependencies: [
+                "Server", "Arguments", "Linux", "Replication", "Services", "Storage", "Wire",
+            ],
             swiftSettings: strict),
         .executableTarget(
             name: "pollclient",

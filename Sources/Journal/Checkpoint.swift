@@ -100,7 +100,8 @@ package struct CheckpointHeader: Hashable, Sendable {
         let snapshot = LittleEndian.read64(bytes, at: 96)
         salt = LittleEndian.read64(bytes, at: 104)
         guard let origin = Origin(rawValue: LittleEndian.read32(bytes, at: 88)), pieceBytes > 0,
-            op.rawValue < .max, (segment == 0) == (origin == .copied), snapshot <= UInt64(bytes.count)
+            op.rawValue < .max, (segment == 0) == (origin == .copied),
+            snapshot <= UInt64(bytes.count)
         else { throw Flaw(.rot, at: 56, "a checkpoint's header without sense") }
         self.origin = origin
         snapshotBytes = Int(snapshot)
