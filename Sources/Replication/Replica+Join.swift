@@ -68,6 +68,8 @@ extension Replica {
             followFromHere(part, from: from, into: &outbox)
             return
         }
+        // Moved out and back: with two owners each piece would copy all those before it.
+        self.fetch = nil
         fetch.piecesSeen += 1
         fetch.ticksSinceNews = 0
         fetch.snapshot += part.bytes
