@@ -84,11 +84,7 @@ enum PollServer {
             switch try syntax.parse(Array(CommandLine.arguments.dropFirst())) {
             case .show(let text): Terminal.print(text)
             case .run(let arguments):
-                let settings = try settings(arguments)
-                let restoration = try restoration(arguments, settings)
-                let durable = try durable(arguments, settings, isNew: restoration != nil)
-                let server = try start(settings, durable, restoration)
-                Terminal.exit(try server.run())
+                Terminal.exit(try server(arguments).run())
             }
         } catch let error as UsageError {
             fail(error.text, .usage)
@@ -101,6 +97,14 @@ enum PollServer {
         } catch {
             fail("\(error)", .software)
         }
+    }
+
+    /// Keeps nothing of a state to restore: only the server has it when this returns.
+    private static func server(_ arguments: ParsedArguments) throws -> Server {
+        let settings = try settings(arguments)
+        let restoration = try restoration(arguments, settings)
+        let durable = try durable(arguments, settings, isNew: restoration != nil)
+        return try start(settings, durable, restoration)
     }
 
     private static func start(
