@@ -69,6 +69,7 @@ extension ProcessSuite {
                 cluster.lines("ann").count > after + 5 ? true : nil
             }
             #expect(try ask(cluster, "ROOM.RESERVE ME4494 8:30-9:30 Monday") == Self.confirmed)
+            let old = try #require(cluster.leader?["service"])
             for name in ["ann", "bob", "primary", "backup"] { try kill(cluster, name) }
             let journal = try run(cluster, "checking", "pollctl", ["journal", "copy"])
             #expect(journal.status == 0, "\(journal)")
@@ -77,7 +78,8 @@ extension ProcessSuite {
             try cluster.start(
                 "new-0", "pollsrv", flags(cluster, 0, folders + ["--restore", "copy"]))
             try cluster.start("new-1", "pollsrv", flags(cluster, 1, ["--data", "data-1"]))
-            try cluster.waitForPair()
+            let leader = try cluster.waitForPair()
+            #expect(leader["service"] != nil && leader["service"] != old, "a service of its own")
             let restored = try results(cluster)
             #expect(restored.count >= told.count)
             #expect(Array(restored.prefix(told.count)) == told)
@@ -133,6 +135,10 @@ extension ProcessSuite {
                 try client.send(Array(String(repeating: line, count: 100).utf8))
                 for _ in 0..<100 { #expect(try client.receive().code == "") }
             }
+            // One that is killed in the middle leaves nothing behind that is in the other's way.
+            try cluster.start("doomed", "pollsrv", flags(cluster, 1, hooks))
+            usleep(200_000)
+            try kill(cluster, "doomed")
             try cluster.start("backup", "pollsrv", flags(cluster, 1, hooks))
             try cluster.start(
                 "copying", "pollctl",
@@ -308,6 +314,14 @@ extension ProcessSuite {
             try cluster.client("bob", votes: early.count + 1)
             #expect(try cluster.waitForExit("bob", within: 60) == 0, "\(cluster.words)")
             #expect(cluster.lines("bob").starts(with: early))
+            // One that differs in the middle is not, though its last line is the same.
+            var mixed = Array(early)
+            mixed[2] = "3 8 8"
+            try Data((mixed.joined(separator: "\n") + "\n").utf8)
+                .write(to: URL(filePath: cluster.log("cem")))
+            try cluster.client("cem", votes: 100)
+            #expect(try cluster.waitForExit("cem") == 74, "\(cluster.words)")
+            #expect(cluster.lines("cem") == mixed)
         }
     }
 }
