@@ -204,8 +204,44 @@ extension ProcessSuite {
             guard case .list = try other.ask("COPY BEGIN") else { throw Trouble("COPY BEGIN") }
             #expect(try other.ask("RESET") == .text("RESET"))
             #expect(try other.ask("COPY READ 0").code == "NOCOPY")
+            // A connection's copy goes with it.
+            var leaving: RawClient? = try RawClient(cluster.ports[0])
+            guard case .list = try leaving?.ask("COPY BEGIN") else { throw Trouble("COPY BEGIN") }
+            #expect(try one.ask("COPY BEGIN").code == "BUSY")
+            leaving = nil
+            _ = try cluster.eventually("a copy after that connection's") {
+                if case .list = try one.ask("COPY BEGIN") { true } else { nil }
+            }
             let redirection = RawClient.Reply.error("REDIRECT 127.0.0.1:\(cluster.ports[0])")
             #expect(try RawClient(cluster.ports[1]).ask("COPY BEGIN") == redirection)
+        }
+
+        /// A primary that cannot know whether it still leads copies nothing: another may have answered
+        /// for more since.
+        @Test func copyWaitsForTheView() throws {
+            let cluster = try Cluster()
+            defer { cluster.end() }
+            for index in 0...1 {
+                let name = index == 0 ? "primary" : "backup"
+                try cluster.start(name, "pollsrv", flags(cluster, index, ["--test-hooks"]))
+            }
+            try cluster.waitForPair()
+            let client = try RawClient(cluster.ports[0], seconds: 1)
+            for port in cluster.ports {
+                #expect(try RawClient(port).ask("LINK CUT SILENT") == .text("OK"))
+            }
+            try client.send(Array("COPY BEGIN\r\n".utf8))
+            let early = try? client.receive()
+            #expect(early == nil, "answered while cut off: \(String(describing: early))")
+            for port in cluster.ports {
+                #expect(try RawClient(port).ask("LINK HEAL") == .text("OK"))
+            }
+            let reply = try cluster.eventually("an answer") { try? client.receive() }
+            if case .list(let fields) = reply {
+                #expect(fields.count == 3)
+            } else {
+                #expect(["TRYAGAIN", "REDIRECT"].contains(reply.code), "\(reply)")
+            }
         }
 
         /// Each with its exit code and the reason, and nothing is changed.
