@@ -39,6 +39,9 @@ enum Control {
             Flag(
                 "--disk", value: "DIR",
                 "bench: the journal alone, in a folder of its own in DIR; no servers"),
+            Flag(
+                "--state", value: "N",
+                "bench: answers while a state of N voters is copied, and sent to a new backup"),
             Flag("--entries", value: "N", default: "10000000", "bench --disk: entries to recover"),
             Flag("--failover", value: "R", "bench: R kills of the primary, time to the result"),
         ],
@@ -205,6 +208,12 @@ enum Control {
             try DiskBench(
                 folder: folder, entries: Int(entries), seconds: Double(seconds), isJSON: isJSON
             ).run()
+            return
+        }
+        if arguments.isSet("--state") {
+            // A few more cast ballots while it is measured.
+            let voters = try arguments.number("--state", default: 1_000_000, in: 1...900_000)
+            try StateBench(voters: Int(voters), isJSON: isJSON).run()
             return
         }
         let isTalking =
