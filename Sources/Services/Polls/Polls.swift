@@ -56,6 +56,8 @@ package struct Polls: StateMachine {
     package var openVotes: [UInt64] { boxes.map(\.vote) }
 
     package func voterPlace(_ name: [UInt8]) -> Int? { voters.place(of: name) }
+    /// Places of those joined, ascending.
+    package var joinedPlaces: [Int] { joined.members }
     package func isJoined(_ place: Int) -> Bool { joined.contains(place) }
 
     package func record(_ vote: UInt64) -> Record? {
