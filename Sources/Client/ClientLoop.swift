@@ -40,9 +40,8 @@ package struct ClientLoop: ~Copyable {
             settings.isInputEchoed = input?.isTerminal ?? true
         }
         if log.wasTorn {
-            let line = (log.last?.id ?? 0) + 1
             Self.say(
-                .news("\(log.path): line \(line) was incomplete and has been cut off"),
+                .news("\(log.path): line \(log.found.nextID) was incomplete and has been cut off"),
                 program,
                 verbosity
             )
@@ -51,7 +50,7 @@ package struct ClientLoop: ~Copyable {
             settings: settings,
             instance: Instance(max(1, Entropy.next())),
             seed: Entropy.next(),
-            last: log.last
+            log: log.found
         )
         self.program = program
         self.verbosity = verbosity

@@ -75,8 +75,24 @@ package struct CommandConnection: ~Copyable {
         -> RESPValue
     {
         let deadline = Self.deadline(milliseconds)
-        try send(arguments, by: deadline)
+        var output: [UInt8] = []
+        RESP.command(arguments, into: &output)
+        try send(output, by: deadline)
         return try reply(by: deadline)
+    }
+
+    /// Sends all commands at once and waits for their replies, which come in the same order; in all at
+    /// most `milliseconds`.
+    package mutating func ask(all commands: [[String]], milliseconds: UInt64)
+        throws(CommandFailure) -> [RESPValue]
+    {
+        let deadline = Self.deadline(milliseconds)
+        var output: [UInt8] = []
+        for command in commands { RESP.command(command, into: &output) }
+        try send(output, by: deadline)
+        var replies: [RESPValue] = []
+        for _ in commands { replies.append(try reply(by: deadline)) }
+        return replies
     }
 
     /// Gives the pushes that have come and forgets them.
@@ -85,9 +101,7 @@ package struct CommandConnection: ~Copyable {
         return pushes
     }
 
-    private mutating func send(_ arguments: [String], by deadline: UInt64) throws(CommandFailure) {
-        var output: [UInt8] = []
-        RESP.command(arguments, into: &output)
+    private mutating func send(_ output: [UInt8], by deadline: UInt64) throws(CommandFailure) {
         var sent = 0
         while sent < output.count {
             switch IO.send(socket.raw, output, from: sent) {

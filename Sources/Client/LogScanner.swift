@@ -8,8 +8,8 @@ package struct LogScanner: Equatable, Sendable {
         package let text: String
     }
 
-    /// The result of the last whole line.
-    package private(set) var last: PollResult?
+    /// The results of the whole lines.
+    package private(set) var results = ResultChain()
     /// How many bytes the whole lines take.
     package private(set) var wholeBytes: UInt64 = 0
     /// The line that has begun but not ended.
@@ -19,6 +19,9 @@ package struct LogScanner: Equatable, Sendable {
     private static let lineBytesMax = 62
 
     package init() {}
+
+    /// The result of the last whole line.
+    package var last: PollResult? { results.last }
 
     package mutating func feed(_ bytes: ArraySlice<UInt8>) throws(Fault) {
         for byte in bytes {
@@ -45,9 +48,9 @@ package struct LogScanner: Equatable, Sendable {
     private mutating func endLine() throws(Fault) {
         let parts = tail.split(separator: UInt8(ascii: " "), omittingEmptySubsequences: false)
         guard parts.count == 3, let id = Self.number(parts[0]), let yes = Self.number(parts[1]),
-            let no = Self.number(parts[2]), id == (last?.id ?? 0) + 1
+            let no = Self.number(parts[2]), id == results.nextID
         else { throw fault() }
-        last = PollResult(id: id, yes: yes, no: no)
+        results.append(PollResult(id: id, yes: yes, no: no))
         wholeBytes += UInt64(tail.count) + 1
         tail.removeAll(keepingCapacity: true)
     }
@@ -65,7 +68,7 @@ package struct LogScanner: Equatable, Sendable {
     }
 
     private func fault() -> Fault {
-        let line = (last?.id ?? 0) + 1
+        let line = results.nextID
         return Fault(line: line, text: "'\(line) YES NO' expected")
     }
 }

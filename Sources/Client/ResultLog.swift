@@ -8,8 +8,8 @@ package struct ResultLog: ~Copyable {
     }
 
     package let path: String
-    /// The result in its last line, as it was found.
-    package let last: PollResult?
+    /// The results in it, as it was found.
+    package let found: ResultChain
     /// Whether half a line stood at its end and was cut off.
     package let wasTorn: Bool
     private let file: FileDescriptor
@@ -35,7 +35,7 @@ package struct ResultLog: ~Copyable {
             throw Refusal(text: "\(path): \(error)")
         }
         self.path = path
-        last = opened.scanner.last
+        found = opened.scanner.results
         wasTorn = !opened.scanner.tail.isEmpty
         size = opened.scanner.wholeBytes
         isRegular = opened.isRegular

@@ -126,7 +126,7 @@ extension RoomSession {
         task?.sequence = nil
         task?.isUncertain = false
         interject(
-            .news("the service was started anew: earlier reservations are gone"), into: &outbox)
+            .news("the service was started anew: earlier reservations may be gone"), into: &outbox)
     }
 
     mutating func adopt(_ news: VoterView) {

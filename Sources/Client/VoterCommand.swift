@@ -8,7 +8,8 @@ package enum VoterCommand: Equatable, Sendable {
     case witness(Message)
     case join(name: String, from: UInt64)
     case cast(vote: UInt64, name: String, Choice)
-    case result(id: UInt64)
+    /// For results that the log has already.
+    case verify(from: UInt64)
     case results(from: UInt64)
     case leave
     case ping
@@ -26,8 +27,7 @@ package enum VoterCommand: Equatable, Sendable {
             RESP.command(["VOTE.JOIN", name, "FROM", String(from)], into: &bytes)
         case .cast(let vote, let name, let choice):
             RESP.command(["VOTE.CAST", String(vote), name, choice.rawValue], into: &bytes)
-        case .result(let id): RESP.command(["VOTE.RESULT", String(id)], into: &bytes)
-        case .results(let from):
+        case .verify(let from), .results(let from):
             RESP.command(
                 ["VOTE.RESULTS", String(from), "COUNT", String(Self.resultsMax)],
                 into: &bytes
@@ -50,8 +50,7 @@ package enum VoterCommand: Equatable, Sendable {
         case .offer, .witness: "WITNESS"
         case .join: "VOTE.JOIN"
         case .cast: "VOTE.CAST"
-        case .result: "VOTE.RESULT"
-        case .results: "VOTE.RESULTS"
+        case .verify, .results: "VOTE.RESULTS"
         case .leave: "VOTE.LEAVE"
         case .ping: "PING"
         }

@@ -21,7 +21,7 @@ extension VoterSession {
             }
         case .join: onJoinReply(index, value, into: &outbox)
         case .cast(let vote, _, _): onCastReply(index, vote, value, into: &outbox)
-        case .result(let id): onVerification(index, id, value, into: &outbox)
+        case .verify(let from): onVerification(index, from: from, value, into: &outbox)
         case .results: onResults(index, value, into: &outbox)
         case .leave, .ping: break
         }

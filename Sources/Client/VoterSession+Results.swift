@@ -122,59 +122,6 @@ extension VoterSession {
         }
     }
 
-    // MARK: Whose log this is
-
-    /// Compares the log's last result with the service's.
-    mutating func onVerification(
-        _ index: Int,
-        _ id: UInt64,
-        _ value: RESPValue,
-        into outbox: inout VoterOutbox
-    ) {
-        guard case .needed(let last) = verification, last.id == id else { return }
-        let advice = "\(settings.logPath) is the log of another service; use another --log"
-        switch value {
-        case .null:
-            end(
-                .io("the service has no result of vote \(id) yet, but the log has: \(advice)"),
-                into: &outbox
-            )
-        case .error(let text):
-            let refusal = Refusal(text)
-            switch refusal {
-            case .noSuchVote:
-                end(
-                    .io("the service has no vote \(id), but the log has its result: \(advice)"),
-                    into: &outbox
-                )
-            case .redirect, .later: backOff(index, refusal)
-            case .alreadyVoted, .closed, .notOnRoll, .nameInUse, .other:
-                report(index, "VOTE.RESULT", text, into: &outbox)
-                backOff(index, refusal)
-            }
-        case .simple, .integer, .bulk, .boolean, .double, .array, .map, .push:
-            let theirs: PollResult
-            do {
-                theirs = try PollResult(push: (value.items ?? [])[...])
-            } catch {
-                report(index, "VOTE.RESULT", error.text, into: &outbox)
-                backOff(index, .later)
-                return
-            }
-            guard theirs == last else {
-                end(
-                    .io(
-                        "vote \(id) has \(theirs.yes) yes, \(theirs.no) no in the service but "
-                            + "\(last.yes) yes, \(last.no) no in the log: \(advice)"
-                    ),
-                    into: &outbox
-                )
-                return
-            }
-            verification = .done
-        }
-    }
-
     // MARK: The log
 
     mutating func settleLog(into outbox: inout VoterOutbox) {

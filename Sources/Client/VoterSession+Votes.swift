@@ -24,10 +24,7 @@ extension VoterSession {
             return
         }
         switch verification {
-        case .needed(let last):
-            let question = VoterCommand.result(id: last.id)
-            guard !links[index].awaits({ $0 == question }) else { return }
-            send(question, on: index, into: &outbox)
+        case .needed(_, let service): verify(index, from: service.nextID, into: &outbox)
         case .done:
             guard links[index].joining == .none else { return }
             links[index].joining = .asked

@@ -69,13 +69,6 @@ package struct VoterSession: Equatable, Sendable {
         case ended
     }
 
-    /// Whether the log that was found belongs to this service. Nothing is voted or written before.
-    enum Verification: Equatable, Sendable {
-        /// The log's last result is to be compared with the service's.
-        case needed(PollResult)
-        case done
-    }
-
     package let settings: Settings
     var instance: Instance
     var random: SplitMix64
@@ -140,14 +133,14 @@ package struct VoterSession: Equatable, Sendable {
     /// - Parameters:
     ///   - instance: this run's own random name among the electors.
     ///   - seed: for the jitter of its pauses.
-    ///   - last: the last result of the log as it was found.
-    package init(settings: Settings, instance: Instance, seed: UInt64, last: PollResult?) {
+    ///   - log: the results of the log as it was found.
+    package init(settings: Settings, instance: Instance, seed: UInt64, log: ResultChain) {
         self.settings = settings
         self.instance = instance
         random = SplitMix64(seed: seed)
         witness = Witness(instance: instance, hearingTicksMax: 500)
-        verification = last.map { .needed($0) } ?? .done
-        nextResult = (last?.id ?? 0) + 1
+        verification = log.last == nil ? .done : .needed(log: log, service: ResultChain())
+        nextResult = log.nextID
         for address in settings.servers where !endpoints.contains(where: { $0.address == address })
         {
             endpoints.append(Endpoint(address: address))

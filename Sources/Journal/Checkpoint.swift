@@ -13,7 +13,8 @@ package import Wire
 ///     72  8  number of the segment that replay begins with: every entry behind the op that was
 ///            ever appended stands in it or later
 ///     80  8  checksum of that segment's header
-///     88  4  origin: 0 taken here, 1 received from another replica
+///     88  4  origin: 0 taken here, 1 received from another replica, 2 a copy of a service; of that
+///            the view is the one in which it was made, and segment and checksum are 0
 ///     92  4  bytes in a piece
 ///     96  8  bytes of the snapshot
 ///     104 8  salt: random; seeds the checksums of the pieces
@@ -26,6 +27,8 @@ package struct CheckpointHeader: Hashable, Sendable {
         case taken = 0
         /// Counts only if the journal says, by a record `restored`, that it was made use of.
         case received = 1
+        /// Made for an operator, to begin another service from. No part of any journal.
+        case copied = 2
     }
 
     package var identity: Identity
@@ -52,6 +55,16 @@ package struct CheckpointHeader: Hashable, Sendable {
         self.pieceBytes = pieceBytes
         self.snapshotBytes = snapshotBytes
         self.salt = salt
+    }
+
+    /// Of a copy of a service; `identity`: of the replica that makes it.
+    package init(
+        copyBy identity: Identity, op: OpNumber, view: ViewNumber, snapshotBytes: Int = 0,
+        salt: UInt64
+    ) {
+        self.init(
+            identity: identity, op: op, view: view, segment: 0, segmentChecksum: 0, origin: .copied,
+            snapshotBytes: snapshotBytes, salt: salt)
     }
 
     package static let byteCount = 120
@@ -87,7 +100,8 @@ package struct CheckpointHeader: Hashable, Sendable {
         let snapshot = LittleEndian.read64(bytes, at: 96)
         salt = LittleEndian.read64(bytes, at: 104)
         guard let origin = Origin(rawValue: LittleEndian.read32(bytes, at: 88)), pieceBytes > 0,
-            op.rawValue < .max, segment > 0, snapshot <= UInt64(bytes.count)
+            op.rawValue < .max, (segment == 0) == (origin == .copied),
+            snapshot <= UInt64(bytes.count)
         else { throw Flaw(.rot, at: 56, "a checkpoint's header without sense") }
         self.origin = origin
         snapshotBytes = Int(snapshot)
@@ -117,6 +131,11 @@ package struct Checkpoint: Hashable, Sendable {
                 Checksum.of(snapshot.span, in: start..<end, seed: seed), to: &bytes)
         }
         return bytes
+    }
+
+    /// Whether a file that begins so is meant to be a checkpoint, intact or not.
+    package static func isMeant(_ bytes: [UInt8]) -> Bool {
+        bytes.starts(with: CheckpointHeader.magic)
     }
 
     /// Throws the first rotten piece with its offset in the file.

@@ -74,6 +74,10 @@ package struct Survey: Sendable {
                 guard checkpoint.header.identity == identity else {
                     throw Flaw(.foreign, at: 16, "of \(checkpoint.header.identity)")
                 }
+                guard checkpoint.header.origin != .copied else {
+                    throw Flaw(
+                        .foreign, at: 88, "a copy of a service, not a checkpoint of this one")
+                }
                 guard checkpoint.header.op.rawValue == op else {
                     throw Flaw(.rot, at: 56, "of op \(checkpoint.header.op), unlike its name")
                 }

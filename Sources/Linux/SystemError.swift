@@ -25,6 +25,8 @@ package struct SystemError: Error, Equatable, CustomStringConvertible, Sendable 
     package var isRefused: Bool { code == ECONNREFUSED }
     package var isNoSpace: Bool { code == ENOSPC || code == EDQUOT }
     package var isMissing: Bool { code == ENOENT }
+    /// A file stands where a folder was expected.
+    package var isNoFolder: Bool { code == ENOTDIR }
     package static var noSpace: CInt { ENOSPC }
     package static var inputOutput: CInt { EIO }
     package var isOutOfDescriptors: Bool { code == EMFILE || code == ENFILE }

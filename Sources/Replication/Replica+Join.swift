@@ -1,4 +1,4 @@
-import Wire
+package import Wire
 
 /// One piece of a snapshot on its way to a learner.
 struct StatePiece {
@@ -13,12 +13,16 @@ struct StatePiece {
 // How a replica comes into the view: it fetches the state, follows the log as a learner, and once
 // it has acked everything the primary proposes a view with it (Vertical Paxos, section 3.2).
 extension Replica {
-    mutating func onCreate(into outbox: inout Outbox) {
-        precondition(status == .idle && view == nil, "create while \(status)")
-        let first = View(
-            number: ViewNumber(1), primary: me, backups: [], electorate: [me.instance])
+    /// The state after `first`, where it is not 0, came from another service: to this one's records
+    /// it is as one that came from another replica. The shell has it already, and on its disk.
+    mutating func onCreate(after first: OpNumber, into outbox: inout Outbox) {
+        precondition(status == .idle && view == nil && op.rawValue == 0, "create while \(status)")
+        if first.rawValue > 0 { outbox.records.append(.restored(op: first)) }
+        (op, commitMin, commitMax, matched) = (first, first, first, first)
         hasState = true
-        enter(first, into: &outbox)
+        let view = View(
+            number: ViewNumber(1), primary: me, backups: [], electorate: [me.instance])
+        enter(view, into: &outbox)
     }
 
     // MARK: The learner
@@ -64,6 +68,8 @@ extension Replica {
             followFromHere(part, from: from, into: &outbox)
             return
         }
+        // Moved out and back: with two owners each piece would copy all those before it.
+        self.fetch = nil
         fetch.piecesSeen += 1
         fetch.ticksSinceNews = 0
         fetch.snapshot += part.bytes
@@ -205,6 +211,11 @@ extension Replica {
         }
         learners[index].sent = op
         sendLog(into: &outbox)
+    }
+
+    /// Whether a state is still to be sent to this learner, who asked in this join.
+    package func awaitsState(_ learner: Instance, _ join: JoinID) -> Bool {
+        learnerIndex(learner, join).map { learners[$0].sent == nil } ?? false
     }
 
     mutating func onLearnOK(

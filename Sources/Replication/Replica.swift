@@ -58,8 +58,9 @@ package struct Replica: Equatable, Sendable {
         case exited(Instance)
         /// The client witnesses that are connected here, ascending.
         case witnesses([Instance])
-        /// Begin a service: view 1, of this replica alone.
-        case create
+        /// Begin a service: view 1, of this replica alone. Its history begins behind this op, after
+        /// which the services' state is at hand; 0: with nothing.
+        case create(after: OpNumber)
         case join(primary: Instance, JoinID)
         case stateSent(to: Instance, join: JoinID, op: OpNumber)
         /// The first event of a replica that was made from what its disk had.
@@ -271,7 +272,7 @@ package struct Replica: Equatable, Sendable {
         case .refused(let instance): onRefused(instance, into: &outbox)
         case .exited(let instance): onExited(instance, into: &outbox)
         case .witnesses(let instances): onWitnesses(instances, into: &outbox)
-        case .create: onCreate(into: &outbox)
+        case .create(let op): onCreate(after: op, into: &outbox)
         case .join(let primary, let join): onJoinWanted(primary, join, into: &outbox)
         case .stateSent(let learner, let join, let op):
             onStateSent(learner, join, op, into: &outbox)

@@ -89,6 +89,7 @@ extension Server {
         case "BEAT": onFirstBeat(arguments, connection)
         case "REPLICA": replicaCommand(arguments, connection)
         case "LINK": linkCommand(arguments, connection)
+        case "COPY": copyCommand(arguments, connection)
         default: stockCommand(verb, arguments, connection)
         }
     }

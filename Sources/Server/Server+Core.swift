@@ -233,24 +233,8 @@ extension Server {
         updatePaths()
     }
 
-    /// Only over a direct connection: a learner is no member, and to members alone is relayed.
-    private func sendState(to learner: Instance, _ join: JoinID, _ view: View) {
-        guard let link = links[learner] else { return }
-        let snapshot = executor.snapshot()
-        let pieceBytes = 1 << 20
-        let pieces = max(1, (snapshot.count + pieceBytes - 1) / pieceBytes)
-        for piece in 0..<pieces {
-            let end = min(snapshot.count, (piece + 1) * pieceBytes)
-            let message = Message.state(
-                join, view: view, op: executor.op, piece: piece, pieces: pieces,
-                bytes: Array(snapshot[piece * pieceBytes..<end]))
-            link.write { message.encode(head: "PEER", into: &$0) }
-        }
-        markDirty(link)
-        log.detail("sent \(snapshot.count) bytes of state to a learner")
-        step(.stateSent(to: learner, join: join, op: executor.op))
-    }
-
+    /// Decoded in the loop, however long that takes: a learner serves nobody, and the primary does not
+    /// wait for it.
     private func restore(_ op: OpNumber, _ snapshot: [UInt8]) {
         do {
             executor = try Executor(snapshot: snapshot)

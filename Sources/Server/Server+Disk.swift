@@ -68,6 +68,20 @@ package final class Durable {
         return Durable(store, identity, resumption.recovered)
     }
 
+    /// Opens `folder` for a new service: it must be blank, and is left alone if it is not.
+    package static func openBlank(folder: String, options: Store.Options) throws(StoreError)
+        -> Durable
+    {
+        let store = try Store(folder: folder, service: nil, id: nil, options: options)
+        if let identity = store.identity {
+            throw .refused(
+                path: folder,
+                reason: "not blank, it has the journal of \(identity); --restore needs an empty "
+                    + "folder (without --restore this server goes on from the journal)")
+        }
+        return Durable(store, nil, nil)
+    }
+
     /// What the core goes on from.
     func replicaState() -> Replication.Recovered? {
         guard let recovered, recovered.view != nil else { return nil }
@@ -138,7 +152,7 @@ extension Server {
     }
 
     /// What it could not write it must not answer for: this replica ends, the others go on.
-    private func failDisk(_ error: SystemError) {
+    func failDisk(_ error: SystemError) {
         guard exitCode == nil else { return }
         log.error("the journal cannot be written: \(error); this replica ends here")
         exitCode = 74

@@ -20,8 +20,8 @@ struct Driver {
     /// Something happened that may call for a request at once.
     var isDirty = false
     var nextAbsenceCheck: UInt64 = 0
-    /// Seconds that each joined voter has been without a connection, by place.
-    var absentSeconds: [UInt32] = []
+    /// The joined voters without a connection, ascending by place, and for how many seconds.
+    var absences: [(place: Int, seconds: UInt32)] = []
 
     mutating func note(_ effect: Polls.Effect, now: UInt64) {
         isDirty = true
@@ -86,7 +86,7 @@ extension Server {
         if !driver.isLeading {
             // Its voters have yet to come over from the old primary.
             driver.nextAbsenceCheck = now + 1_000_000_000
-            driver.absentSeconds = []
+            driver.absences = []
             remindVoters()
         }
         let ballots = held.takeAll(executor.service.polls)
@@ -143,21 +143,25 @@ extension Server {
         guard replica.acceptsRequests else { return }
         let polls = executor.service.polls
         let secondsMax = UInt32(Self.absenceGraceNanoseconds(settings) / 1_000_000_000)
-        while driver.absentSeconds.count < polls.voters.count { driver.absentSeconds.append(0) }
-        for place in polls.voters.indices {
-            let isHere = place < voterConnections.count && voterConnections[place] != nil
-            guard polls.isJoined(place), !isHere else {
-                driver.absentSeconds[place] = 0
+        var before = driver.absences[...]
+        var absences: [(place: Int, seconds: UInt32)] = []
+        // Those joined alone: of the voters ever heard of there may be a million.
+        for place in polls.joinedPlaces {
+            guard place >= voterConnections.count || voterConnections[place] == nil else {
                 continue
             }
-            driver.absentSeconds[place] += 1
-            guard driver.absentSeconds[place] >= secondsMax else { continue }
-            driver.absentSeconds[place] = 0
+            while let first = before.first, first.place < place { before.removeFirst() }
+            let known = before.first.flatMap { $0.place == place ? $0.seconds : nil } ?? 0
+            guard known + 1 >= secondsMax else {
+                absences.append((place, known + 1))
+                continue
+            }
             let name = polls.voters[place]
             log.info(
                 "voter \(String(decoding: name, as: UTF8.self)) has been away for "
                     + "\(secondsMax) s: taken off the roll")
             batch.append(Request(command: PollCommand.leave(voter: name).encode()))
         }
+        driver.absences = absences
     }
 }

@@ -17,6 +17,8 @@ struct Joining {
     var delay: UInt64 = Self.delayMin
     var joinCount = 0
     var lastReason = ""
+    /// What a new service begins with; nil: with nothing, or it has begun.
+    var restoration: Restoration?
 
     static let delayMin: UInt64 = 20_000_000
     static let delayMax: UInt64 = 1_000_000_000
@@ -226,14 +228,25 @@ extension Server {
     }
 
     func createService(_ reason: String) {
-        guard joining.isDeciding, service == nil else { return }
+        guard joining.isDeciding else { return }
+        if let service {
+            log.warnOnce(
+                "the journal is one of service \(service) and has nothing of it yet: waiting for a "
+                    + "server that has; to begin a new service instead, give --data another folder")
+            return
+        }
         joining.isDeciding = false
         let id = ServiceID(high: Entropy.next(), low: Entropy.next())
         service = id
         claimFolder(id)
         log.info("beginning a new service \(id): \(reason)")
         restart.nextSpawn = now + Restart.graceNanoseconds
-        step(.create)
+        if let restoration = joining.restoration {
+            joining.restoration = nil
+            adopt(restoration)
+            guard exitCode == nil else { return }
+        }
+        step(.create(after: executor.op))
         if let catalogue = settings.catalogue {
             batch.append(Request(command: RoomCommand.catalogue(catalogue).encode()))
         }

@@ -190,6 +190,10 @@ extension Server {
         switch hello.status {
         case .member:
             guard let view = hello.view else { return }
+            if joining.isDeciding, joining.restoration != nil {
+                refuseToRestore(besides: hello.service, at: hello.member.address)
+                return
+            }
             if joining.isDeciding {
                 joining.isDeciding = false
                 log.info(

@@ -134,6 +134,7 @@ extension Server {
             leaveVoter(connection)
             removeWitness(connection)
             stopTracking(connection)
+            loseCopy(connection)
             connection.name = ""
             reply(connection) { RESP.simple("RESET", into: &$0) }
             connection.version = .resp2

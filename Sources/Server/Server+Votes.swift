@@ -298,6 +298,7 @@ extension Server {
         case .rooms(let list): answer(list, connection)
         case .check(let room): answerCheck(room, connection)
         case .lease(let epoch): answerLease(connection, epoch: epoch)
+        case .copy: answerCopy(connection)
         case .result, .results, .list: answerVotes(read, connection)
         }
     }
@@ -306,7 +307,7 @@ extension Server {
         let polls = executor.service.polls
         connection.write { bytes in
             switch read {
-            case .rooms, .check, .lease: break
+            case .rooms, .check, .lease, .copy: break
             case .result(let vote):
                 guard let record = polls.record(vote) else {
                     RESP.error("NOSUCHVOTE there is no vote \(vote)", into: &bytes)

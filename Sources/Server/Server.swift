@@ -67,6 +67,10 @@ package final class Server {
     var restart = Restart()
     var driver = Driver()
     var held = HeldBallots()
+    /// States that learners have asked for.
+    var transfers: [StateTransfer] = []
+    var copy: ServiceCopy?
+    let stateWaker: LoopWaker
     /// Who has cached what of the rooms.
     var leases = CacheLeases(length: Settings.leaseMilliseconds * 1_000_000)
     /// Connections that cache, by number. Only looked up, never walked.
@@ -107,10 +111,14 @@ package final class Server {
         var isForAll: Bool
     }
 
-    /// `durable`: nil, and nothing is on disk.
-    package init(_ settings: Settings, durable: Durable? = nil) throws(SystemError) {
+    /// `durable`: nil, and nothing is on disk. `restoration`: what a new service begins with; then
+    /// no running one is joined. Precondition: a `durable` beside it is blank.
+    package init(
+        _ settings: Settings, durable: Durable? = nil, restoration: Restoration? = nil
+    ) throws(SystemError) {
         self.settings = settings
         self.durable = durable
+        joining.restoration = restoration
         log = MessageLog(format: settings.logFormat, verbosity: settings.verbosity)
         signals = try SignalQueue([Signals.terminate, Signals.interrupt, Signals.child])
         listener = try Sockets.listen(host: settings.listen.host, port: settings.listen.port)
@@ -149,8 +157,10 @@ package final class Server {
         paths = Paths(me: me.instance, timing: timing)
         heartbeats = try Heartbeats(
             me: me.instance, intervalMilliseconds: settings.heartbeatMilliseconds)
+        stateWaker = try LoopWaker()
         poller = try Poller()
         try poller.add(listener.raw)
+        try poller.add(stateWaker.fd)
         try poller.add(signals.fd.raw)
         try poller.add(heartbeats.mainFD)
         chunk = .allocate(byteCount: 256 << 10, alignment: 16)
@@ -189,7 +199,8 @@ package final class Server {
 
     private func turn() {
         let rest = nextTick > now ? (nextTick - now + 999_999) / 1_000_000 : 0
-        let count = poller.wait(milliseconds: CInt(min(rest, Settings.tickMilliseconds)))
+        let wait = isFeeding ? 0 : min(rest, Settings.tickMilliseconds)
+        let count = poller.wait(milliseconds: CInt(wait))
         now = Clock.monotonicNanoseconds()
         heartbeats.noteTurn()
         var mustAccept = false
@@ -198,6 +209,7 @@ package final class Server {
             switch ready.fd {
             case listener.raw: mustAccept = true
             case signals.fd.raw: onSignals()
+            case stateWaker.fd: stateWaker.drain()
             case heartbeats.mainFD:
                 for instance in heartbeats.takeHeard() { step(.heardDirectly(instance)) }
             default:
@@ -219,6 +231,7 @@ package final class Server {
             release()
         }
         resumePaused()
+        feedTransfers()
         if durable != nil {
             // The others read while this disk is busy.
             flushAll()
@@ -239,6 +252,7 @@ package final class Server {
         tickStopping()
         tickRooms()
         tickDisk()
+        tickCopy()
         if let count = acceptPausedAt, connectionCount < count {
             acceptPausedAt = nil
             poller.modify(listener.raw, read: true, write: false)
@@ -467,6 +481,7 @@ package final class Server {
         case .client:
             leaveVoter(connection)
             loseTracker(connection)
+            loseCopy(connection)
             if connection.witness != nil { removeWitness(connection) }
         case .link(let instance): onLinkClosed(connection, instance)
         case .dialing(let address): onDialFailed(address, "the connection was closed")

@@ -27,6 +27,8 @@ struct Waiter {
         case check(room: [UInt8])
         /// CLIENT TRACKING ON LEASE
         case lease(epoch: UInt64)
+        /// COPY BEGIN
+        case copy
     }
 
     var connection: Connection

@@ -122,7 +122,7 @@ extension Simulation {
     func tick(_ process: ReplicaProcess) {
         if process.begins {
             process.begins = false
-            step(process, .create)
+            step(process, .create(after: OpNumber(0)))
         }
         step(process, Paths.Event.tick)
         step(process, Replica.Event.tick)

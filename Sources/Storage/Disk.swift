@@ -52,7 +52,7 @@ extension Disk {
 
     /// A file that is there under its name with all of its bytes, or not at all: written beside,
     /// made durable, renamed. `size`: reserved, if more than the bytes.
-    func publish(_ folder: String, _ name: String, _ bytes: [UInt8], size: Int = 0)
+    package func publish(_ folder: String, _ name: String, _ bytes: [UInt8], size: Int = 0)
         throws(SystemError)
     {
         let beside = "\(folder)/\(name)\(Store.besideSuffix)"

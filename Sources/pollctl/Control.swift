@@ -7,7 +7,7 @@ import Wire
 enum Control {
     private static let commands = [
         "status", "open", "close", "results", "switchover", "stop", "link", "promote", "demo",
-        "bench", "journal",
+        "bench", "journal", "backup",
     ]
 
     private static let syntax = CommandLineSyntax(
@@ -18,13 +18,13 @@ enum Control {
                 "--servers", value: "A,B", default: "127.0.0.1:7001,127.0.0.1:7002",
                 "the two servers; any one live server is enough"),
             Flag("--timeout", value: "DUR", default: "10s", "how long to try"),
-            Flag("--json", "status, bench, journal: JSON for programs"),
+            Flag("--json", "status, bench, journal, backup: JSON for programs"),
             Flag("--records", "journal: list the records"),
             Flag("--deadline", value: "DUR", default: "0s", "open: when the vote closes anyway"),
             Flag(
                 "--roll", value: "joined|open", default: "joined",
                 "open: who may vote: those joined now, or anybody"),
-            Flag("--force", "promote: yes, on your word alone"),
+            Flag("--force", "promote: yes, on your word alone; backup: overwrite FILE"),
             Flag("--voters", value: "N", default: "50", "bench: voters"),
             Flag(
                 "--votes", value: "M", default: "as many as --secs allows",
@@ -39,6 +39,9 @@ enum Control {
             Flag(
                 "--disk", value: "DIR",
                 "bench: the journal alone, in a folder of its own in DIR; no servers"),
+            Flag(
+                "--state", value: "N",
+                "bench: answers while a state of N voters is copied, and sent to a new backup"),
             Flag("--entries", value: "N", default: "10000000", "bench --disk: entries to recover"),
             Flag("--failover", value: "R", "bench: R kills of the primary, time to the result"),
         ],
@@ -55,7 +58,9 @@ enum Control {
               demo                 show the pair on this machine, in a few seconds
               demo rooms           show a group of servers, reservations and caches
               bench                measure it on this machine
-              journal DIR          verify a server's journal, offline; changes nothing
+              journal DIR|FILE     verify a server's journal, or a copy, offline; changes nothing
+              backup FILE          write a copy of all that is stored, while the service goes on;
+                                   pollsrv --restore FILE begins a service from it
 
             bench starts a pair of its own unless --servers is given. ballot_us: from sending a
             ballot to the primary's OK. result_us: from asking for a vote to be opened to its
@@ -144,10 +149,17 @@ enum Control {
             try expect(rest, 0...0, "bench")
             try bench(arguments, servers)
         case "journal":
-            try expect(rest, 1...1, "journal DIR [--records] [--json]")
+            try expect(rest, 1...1, "journal DIR|FILE [--records] [--json]")
             try JournalCommand(
                 folder: rest[0], listsRecords: arguments.isSet("--records"),
                 asJSON: arguments.isSet("--json")
+            ).run()
+        case "backup":
+            try expect(rest, 1...1, "backup FILE [--force] [--json]")
+            try BackupCommand(
+                path: rest[0], servers: servers, milliseconds: timeout,
+                overwrites: arguments.isSet("--force"), asJSON: arguments.isSet("--json"),
+                talk: { if isVerbose { Terminal.message("pollctl: \($0)") } }
             ).run()
         default:
             let nearest = CommandLineSyntax.nearest(to: command, among: commands)
@@ -196,6 +208,12 @@ enum Control {
             try DiskBench(
                 folder: folder, entries: Int(entries), seconds: Double(seconds), isJSON: isJSON
             ).run()
+            return
+        }
+        if arguments.isSet("--state") {
+            // A few more cast ballots while it is measured.
+            let voters = try arguments.number("--state", default: 1_000_000, in: 1...900_000)
+            try StateBench(voters: Int(voters), isJSON: isJSON).run()
             return
         }
         let isTalking =

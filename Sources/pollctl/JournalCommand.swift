@@ -4,15 +4,23 @@ import Linux
 import Storage
 import Wire
 
-/// `pollctl journal DIR`: reads every byte of a journal and says what is in it and whether it is
-/// intact. Changes nothing.
+/// `pollctl journal DIR`: reads every byte of a journal, or of a copy of a service, and says what is
+/// in it and whether it is intact. Changes nothing.
 struct JournalCommand {
+    /// A journal's, or the path of a copy.
     let folder: String
     let listsRecords: Bool
     let asJSON: Bool
 
     func run() throws(Failure) {
-        let names = try io { () throws(SystemError) in try Files.list(folder) }
+        let names: [String]
+        do throws(SystemError) {
+            names = try Files.list(folder)
+        } catch {
+            guard error.isNoFolder else { throw Failure(error) }
+            try verifyCopy()
+            return
+        }
         guard names.contains("identity") else {
             let isBlank = !names.contains { $0.hasPrefix("segment-") }
             throw Failure(
@@ -40,6 +48,21 @@ struct JournalCommand {
         let note =
             isInUse && place.flaw.kind == .torn ? " (in use: it may just be being written)" : ""
         throw Failure("\(folder)/\(place)\(note)", .io)
+    }
+
+    /// One file: what `pollctl backup` wrote, or a checkpoint.
+    private func verifyCopy() throws(Failure) {
+        let bytes = try io { () throws(SystemError) in try Files.readWhole(folder) }
+        guard Checkpoint.isMeant(bytes) else {
+            throw Failure("\(folder): neither a journal's folder nor a copy of a service", .io)
+        }
+        do throws(Flaw) {
+            let copy = try Checkpoint(bytes)
+            CopyReport(path: folder, header: copy.header).print(asJSON: asJSON)
+            if !asJSON { Terminal.print("intact") }
+        } catch {
+            throw Failure("\(folder), offset \(error.offset): \(error.reason)", .io)
+        }
     }
 
     private func readIdentity() throws(Failure) -> Identity {

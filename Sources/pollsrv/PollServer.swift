@@ -60,6 +60,10 @@ enum PollServer {
         Flag(
             "--sync", value: "always|never", default: "always",
             "with --data: sync before anything is answered, or leave that to the kernel"),
+        Flag(
+            "--restore", value: "FILE", default: "none",
+            "with --primary: begin a new service from a copy that pollctl backup wrote; the folder "
+                + "of --data must be empty, and no service be running at --peer"),
         Flag("--log-format", value: "text|json", default: "text", "of the messages on stderr"),
         Flag("--test-hooks", "allow pollctl link cut|heal"),
         Flag("--join-after", value: "DUR", default: "0s", hidden: true, "wait before joining"),
@@ -81,13 +85,12 @@ enum PollServer {
             switch try syntax.parse(Array(CommandLine.arguments.dropFirst())) {
             case .show(let text): Terminal.print(text)
             case .run(let arguments):
-                var settings = try settings(arguments)
-                try awaitTurn(&settings)
-                let server = try start(settings, try durable(arguments, settings))
-                Terminal.exit(try server.run())
+                Terminal.exit(try server(arguments).run())
             }
         } catch let error as UsageError {
             fail(error.text, .usage)
+        } catch let error as RestorationError {
+            fail("--restore \(error.text)", .io)
         } catch let error as StoreError {
             fail("--data \(error)", .io)
         } catch let error as SystemError {
@@ -108,11 +111,20 @@ enum PollServer {
         settings.joinAfterMilliseconds = 0
     }
 
-    private static func start(_ settings: Settings, _ durable: Durable?) throws(SystemError)
-        -> Server
-    {
+    /// Keeps nothing of a state to restore: only the server has it when this returns.
+    private static func server(_ arguments: ParsedArguments) throws -> Server {
+        var settings = try settings(arguments)
+        try awaitTurn(&settings)
+        let restoration = try restoration(arguments, settings)
+        let durable = try durable(arguments, settings, isNew: restoration != nil)
+        return try start(settings, durable, restoration)
+    }
+
+    private static func start(
+        _ settings: Settings, _ durable: Durable?, _ restoration: Restoration?
+    ) throws(SystemError) -> Server {
         do {
-            return try Server(settings, durable: durable)
+            return try Server(settings, durable: durable, restoration: restoration)
         } catch {
             guard error.isAddressInUse else { throw error }
             fail(
@@ -121,9 +133,26 @@ enum PollServer {
         }
     }
 
-    private static func durable(_ arguments: ParsedArguments, _ settings: Settings) throws
-        -> Durable?
+    /// What the service is to begin with. The file is read whole before anything else is touched.
+    private static func restoration(_ arguments: ParsedArguments, _ settings: Settings) throws
+        -> Restoration?
     {
+        guard let path = arguments.string("--restore") else { return nil }
+        guard settings.startsAsPrimary else {
+            throw UsageError(
+                "--restore begins a new service and goes with --primary; a backup gets its state "
+                    + "from the primary that it joins")
+        }
+        for name in ["--rooms", "--timeslots", "--days"] where arguments.isSet(name) {
+            throw UsageError("\(name) is in the copy already; leave it out with --restore")
+        }
+        return try Restoration(path: path)
+    }
+
+    /// `isNew`: for a new service, whatever the folder has.
+    private static func durable(
+        _ arguments: ParsedArguments, _ settings: Settings, isNew: Bool
+    ) throws -> Durable? {
         let durability = try arguments.choice("--sync", default: "always", of: ["always", "never"])
         guard let folder = arguments.string("--data") else {
             guard !arguments.isSet("--sync") else {
@@ -133,6 +162,7 @@ enum PollServer {
         }
         var options = Store.Options()
         options.durability = durability == "never" ? .never : .always
+        if isNew { return try Durable.openBlank(folder: folder, options: options) }
         let isIDGiven = arguments.isSet("--id") || arguments.isSet("--priority")
         return try Durable.open(
             folder: folder, id: isIDGiven ? settings.id : nil, options: options,

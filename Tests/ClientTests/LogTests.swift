@@ -25,7 +25,7 @@ import Testing
     private func open() -> Result<PollResult?, ResultLog.Refusal> {
         do throws(ResultLog.Refusal) {
             let log = try ResultLog(path: path)
-            return .success(log.last)
+            return .success(log.found.last)
         } catch {
             return .failure(error)
         }
@@ -34,14 +34,14 @@ import Testing
     @Test func appendsAndResumes() throws {
         do {
             var log = try ResultLog(path: path)
-            let found = log.last
+            let found = log.found.last
             #expect(found == nil)
             try log.append(PollResult(id: 1, yes: 3, no: 2))
             try log.append(PollResult(id: 2, yes: 0, no: 0))
         }
         #expect(try content() == "1 3 2\n2 0 0\n")
         var log = try ResultLog(path: path)
-        let (found, wasTorn) = (log.last, log.wasTorn)
+        let (found, wasTorn) = (log.found.last, log.wasTorn)
         #expect(found == PollResult(id: 2, yes: 0, no: 0))
         #expect(!wasTorn)
         try log.append(PollResult(id: 3, yes: 1, no: 1))
@@ -52,7 +52,7 @@ import Testing
     func tornLineIsCutOff(tail: String) throws {
         try write("1 3 2\n" + tail)
         var log = try ResultLog(path: path)
-        let (found, wasTorn) = (log.last, log.wasTorn)
+        let (found, wasTorn) = (log.found.last, log.wasTorn)
         #expect(wasTorn)
         #expect(found?.id == 1)
         #expect(try content() == "1 3 2\n")
@@ -93,7 +93,7 @@ import Testing
         let log = try ResultLog(path: path)
         #expect(open() == .failure(ResultLog.Refusal(text: "\(path) is in use by another client")))
         // Keeps it open until here.
-        let found = log.last
+        let found = log.found.last
         #expect(found == nil)
     }
 

@@ -55,7 +55,7 @@ import Wire
             switch item.command {
             case .cast: "cast"
             case .witness: "frame"
-            case .hello, .offer, .join, .result, .results, .leave, .ping: "other"
+            case .hello, .offer, .join, .verify, .results, .leave, .ping: "other"
             }
         }
         #expect(kinds == ["frame", "cast", "frame"])

@@ -80,16 +80,31 @@ import Wire
         #expect(stage.sent(ann).last == "RESULTS 10001", "asked for at once, in order")
     }
 
+    private static let four: [(UInt64, UInt64)] = [(1, 0), (3, 1), (0, 2), (2, 3)]
+
+    private static func log(_ tallies: [(UInt64, UInt64)]) -> [PollResult] {
+        tallies.enumerated().map { index, tally in
+            PollResult(id: UInt64(index) + 1, yes: tally.0, no: tally.1)
+        }
+    }
+
+    private static func answer(_ results: [PollResult]) -> RESPValue {
+        .array(
+            results.map { result in
+                .array([result.id, result.yes, result.no].map { .integer(Int64($0)) })
+            })
+    }
+
     @Test func resumesBehindItsLog() throws {
-        let last = PollResult(id: 4, yes: 2, no: 3)
-        var stage = Stage(last: last)
+        var stage = Stage(log: Self.log(Self.four))
         let view = VoterView(number: ViewNumber(2), primary: ann, backups: [bob])
         try stage.accept(ann, view: view, isPrimary: true)
-        #expect(stage.sent(ann) == ["RESULT 4"], "no join before the log is known to be ours")
+        #expect(stage.sent(ann) == ["VERIFY 1"], "no join before the log is known to be ours")
         try stage.reply(ann, .error("TRYAGAIN"))
         stage.wait(30)
-        #expect(stage.sent(ann) == ["RESULT 4"])
-        try stage.reply(ann, .array([4, 2, 3].map { .integer($0) }))
+        #expect(stage.sent(ann) == ["VERIFY 1"])
+        // The service has more by now.
+        try stage.reply(ann, Self.answer(Self.log(Self.four + [(9, 9)])))
         #expect(stage.sent(ann) == ["JOIN eve 5"])
         try stage.ok(ann)
         try stage.result(4, 2, 3)
@@ -98,11 +113,43 @@ import Wire
         #expect(stage.log.map(\.id) == [5])
     }
 
+    @Test func longLogIsComparedInPages() throws {
+        let pageCount = VoterCommand.resultsMax
+        let tallies = (0..<2 * pageCount).map { (UInt64($0 % 7), UInt64($0 % 3)) }
+        let log = Self.log(tallies)
+        for isSame in [true, false] {
+            var stage = Stage(log: log)
+            let view = VoterView(number: ViewNumber(2), primary: ann, backups: [bob])
+            try stage.accept(ann, view: view, isPrimary: true)
+            var theirs = log
+            if !isSame { theirs[3].yes += 1 }
+            for first in [0, pageCount] {
+                #expect(stage.sent(ann) == ["VERIFY \(first + 1)"])
+                try stage.reply(ann, Self.answer(Array(theirs[first..<first + pageCount])))
+            }
+            #expect(stage.sent(ann) == (isSame ? ["JOIN eve \(2 * pageCount + 1)"] : []))
+            #expect((stage.ending == nil) == isSame)
+        }
+    }
+
+    /// The last result may well be the same: a restored service counts votes with these numbers anew.
     @Test(arguments: [
-        RESPValue.array([4, 2, 2].map { .integer($0) }), .null, .error("NOSUCHVOTE no vote 4"),
+        [(1, 0), (3, 1), (0, 2), (2, 2)], [(1, 0), (1, 3), (0, 2), (2, 3)],
+        [(1, 0), (3, 1), (0, 2)],
+        [],
     ])
-    func logOfAnotherServiceIsRefused(answer: RESPValue) throws {
-        var stage = Stage(last: PollResult(id: 4, yes: 2, no: 3))
+    func logOfAnotherServiceIsRefused(theirs: [(UInt64, UInt64)]) throws {
+        try expectRefusal(of: Self.answer(Self.log(theirs)))
+    }
+
+    @Test func logWithAnOpenVoteIsRefused() throws {
+        var results = Self.log(Self.four)
+        results.remove(at: 2)
+        try expectRefusal(of: Self.answer(results))
+    }
+
+    private func expectRefusal(of answer: RESPValue) throws {
+        var stage = Stage(log: Self.log(Self.four))
         let view = VoterView(number: ViewNumber(2), primary: ann, backups: [bob])
         try stage.accept(ann, view: view, isPrimary: true)
         try stage.reply(ann, answer)
@@ -164,7 +211,7 @@ import Wire
     }
 
     @Test func fullLogEndsTheRunAtOnce() throws {
-        let stage = Stage(votesMax: 2, last: PollResult(id: 2, yes: 1, no: 1))
+        let stage = Stage(votesMax: 2, log: Self.log([(1, 1), (1, 1)]))
         #expect(stage.ending == .done)
     }
 

@@ -25,13 +25,15 @@ struct Stage {
 
     init(
         servers: [Address] = [ann, bob], policy: VotePolicy = .always(.yes), votesMax: UInt64 = 0,
-        last: PollResult? = nil
+        log: [PollResult] = []
     ) {
+        var found = ResultChain()
+        for result in log { found.append(result) }
         session = VoterSession(
             settings: VoterSession.Settings(
                 name: "eve", servers: servers, policy: policy, votesMax: votesMax,
                 logPath: "eve.log"),
-            instance: Instance(0xeee), seed: 7, last: last)
+            instance: Instance(0xeee), seed: 7, log: found)
         step(.time(now))
     }
 
@@ -131,7 +133,7 @@ struct Stage {
             case .offer, .witness: nil
             case .join(let name, let from): "JOIN \(name) \(from)"
             case .cast(let vote, _, let choice): "CAST \(vote) \(choice)"
-            case .result(let id): "RESULT \(id)"
+            case .verify(let from): "VERIFY \(from)"
             case .results(let from): "RESULTS \(from)"
             case .leave: "LEAVE"
             case .ping: "PING"
@@ -145,7 +147,7 @@ struct Stage {
         while let command = session.links.first(where: { $0.id == link })?.pending.first {
             switch command {
             case .offer, .witness: step(.reply(link, .simple("OK")))
-            case .hello, .join, .cast, .result, .results, .leave, .ping:
+            case .hello, .join, .cast, .verify, .results, .leave, .ping:
                 step(.reply(link, value))
                 return
             }

@@ -18,8 +18,8 @@ final class Cluster {
     private var order: [String] = []
     /// Where any replica was ever said to listen, `ports` first.
     private var knownPorts: [UInt16]
-    /// The instance that said it was primary, by view: for ever the same one.
-    private var primaries: [Int: String] = [:]
+    /// The instance that said it was primary, by service and view: for ever the same one.
+    private var primaries: [String: String] = [:]
 
     static let binaries: URL = {
         for argument in CommandLine.arguments where argument.contains(".xctest") {
@@ -163,11 +163,11 @@ final class Cluster {
             if place != 0, !knownPorts.contains(place) { knownPorts.append(place) }
         }
         if values["mode"] == "primary", let instance = values["instance"],
-            let view = values["view"].flatMap({ Int($0) })
+            let view = values["view"], let service = values["service"]
         {
-            let known = primaries[view]
+            let known = primaries["\(service) \(view)"]
             #expect(known == nil || known == instance, "two primaries in view \(view)\n\(words)")
-            primaries[view] = instance
+            primaries["\(service) \(view)"] = instance
         }
         return values
     }

@@ -67,6 +67,27 @@ extension ProcessSuite {
             }
         }
 
+        /// A vote waits for nobody who is gone; who is there stays on the roll.
+        @Test func votersWhoStayAwayAreTakenOff() throws {
+            try withPair { (cluster, primary, _) throws in
+                var leaving: RawClient? = try RawClient(cluster.ports[0])
+                #expect(try leaving?.ask("VOTE.JOIN bob") == .text("OK"))
+                #expect(try primary.ask("VOTE.JOIN ann") == .text("OK"))
+                leaving = nil
+                #expect(try primary.ask("VOTE.OPEN first") == .number(1))
+                #expect(try primary.ask("VOTE.CAST 1 ann yes") == .text("OK"))
+                #expect(try primary.ask("VOTE.RESULT 1") == .null)
+                let result = RawClient.Reply.list([.number(1), .number(1), .number(0)])
+                _ = try cluster.eventually("the vote to close without bob", within: 60) {
+                    try primary.ask("VOTE.RESULT 1") == result ? true : nil
+                }
+                #expect(try primary.ask("VOTE.OPEN second") == .number(2))
+                #expect(try primary.ask("VOTE.CAST 2 bob yes").code == "NOTONROLL")
+                #expect(try primary.ask("VOTE.RESULT 2") == .null)
+                #expect(try primary.ask("VOTE.CAST 2 ann yes") == .text("OK"))
+            }
+        }
+
         @Test func callsAreExecutedOnce() throws {
             try withPair { (_, primary, _) throws in
                 #expect(try primary.ask("CALL 77 2 VOTE.OPEN x").code == "NOSESSION")

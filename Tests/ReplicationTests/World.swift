@@ -50,7 +50,10 @@ struct World {
             queue.removeAll { pair.contains($0.channel.from) && pair.contains($0.channel.to) }
         case "connect": connect(Instance(numbers[0]), numbers.dropFirst().map { Instance($0) })
         case "disconnect": disconnect(Instance(numbers[0]))
-        case "create": step(numbers[0], .create)
+        case "create":
+            // With a second number: from the services' state as it was after that op.
+            let after = numbers.count > 1 ? numbers[1] : 0
+            step(numbers[0], .create(after: OpNumber(after)))
         case "join":
             joins += 1
             step(numbers[0], .join(primary: Instance(numbers[1]), JoinID(joins)))

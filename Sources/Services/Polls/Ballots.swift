@@ -49,6 +49,19 @@ struct VoterSet: Equatable, Sendable {
         count -= 1
     }
 
+    /// Ascending. Complexity: O(places / 64 + members).
+    var members: [Int] {
+        var list: [Int] = []
+        for (index, word) in words.enumerated() {
+            var rest = word
+            while rest != 0 {
+                list.append(index * 64 + rest.trailingZeroBitCount)
+                rest &= rest - 1
+            }
+        }
+        return list
+    }
+
     func write(to writer: inout SnapshotWriter) { writer.add(words: words) }
 
     init() {}

@@ -1,0 +1,60 @@
+import Linux
+import Replication
+import Services
+import Synchronization
+import Wire
+
+/// Wakes the loop when a thread beside it has something for it.
+final class LoopWaker: Sendable {
+    private let waker: Waker
+
+    init() throws(SystemError) { waker = try Waker() }
+
+    var fd: CInt { waker.fd.raw }
+    func wake() { waker.wake() }
+    func drain() { waker.drain() }
+}
+
+/// The services' state as it was after `op`, being turned into bytes on a thread of its own while
+/// the loop goes on. The thread has a copy of the state: a value that shares its memory with the
+/// loop's until either changes a part of it.
+final class EncodedState: Sendable {
+    let op: OpNumber
+    private let bytes = Mutex<[UInt8]?>(nil)
+
+    private init(op: OpNumber) { self.op = op }
+
+    /// nil while it is being made.
+    var result: [UInt8]? { bytes.withLock { $0 } }
+
+    /// Throws: no thread can be started.
+    static func begin(
+        _ executor: Executor<ServiceSet>, waking waker: LoopWaker,
+        encode: @escaping @Sendable (Executor<ServiceSet>) -> [UInt8]
+    ) throws(SystemError) -> EncodedState {
+        let state = EncodedState(op: executor.op)
+        try Threads.detach {
+            let bytes = encode(executor)
+            state.bytes.withLock { $0 = bytes }
+            waker.wake()
+        }
+        return state
+    }
+}
+
+/// A state on its way to a learner.
+struct StateTransfer {
+    let learner: Instance
+    let join: JoinID
+    /// As the core said when the learner asked.
+    let view: View
+    /// The only connection that it may go over: one that breaks may have lost a piece.
+    let link: Connection
+    let state: EncodedState
+    var piecesSent = 0
+
+    static let pieceBytes = 1 << 20
+
+    /// Whether there is a next piece, and room for it in the link's output.
+    var canGoOn: Bool { state.result != nil && link.outputCount < Self.pieceBytes }
+}

@@ -1,0 +1,186 @@
+import Arguments
+import Client
+import Journal
+import Linux
+import Storage
+import Wire
+
+/// `pollctl backup FILE`: fetches a copy of the service's whole state from the primary, while the
+/// service goes on, and puts it under the file's name when all of it is there, checked and durable.
+struct BackupCommand {
+    let path: String
+    let servers: [Address]
+    /// How long to look for a primary that makes a copy, and how long any one answer may take.
+    let milliseconds: UInt64
+    let overwrites: Bool
+    let asJSON: Bool
+    /// Hears of every trouble on the way, for --verbose.
+    let talk: (String) -> Void
+
+    private static let pauseNanoseconds: UInt64 = 50_000_000
+    /// No replica takes more than 1 GiB of state from another; the checksums come on top.
+    private static let bytesMax = (1 << 30) + (1 << 20)
+
+    func run() throws(Failure) {
+        try checkPlace()
+        let bytes = try fetch()
+        let copy: Checkpoint
+        do throws(Flaw) {
+            copy = try Checkpoint(bytes)
+        } catch {
+            throw Failure(
+                "the copy came damaged (offset \(error.offset): \(error.reason)); nothing was "
+                    + "written, run the command again", .io)
+        }
+        try checkPlace()
+        do throws(SystemError) {
+            try LinuxDisk().publish(folder, name, bytes)
+        } catch {
+            throw Failure(error)
+        }
+        CopyReport(path: path, header: copy.header).print(asJSON: asJSON)
+    }
+
+    // MARK: The file
+
+    private var folder: String {
+        guard let slash = path.lastIndex(of: "/") else { return "." }
+        return slash == path.startIndex ? "/" : String(path[..<slash])
+    }
+
+    private var name: String {
+        path.lastIndex(of: "/").map { String(path[path.index(after: $0)...]) } ?? path
+    }
+
+    private func checkPlace() throws(Failure) {
+        guard !name.isEmpty else {
+            throw Failure("'\(path)': the name of a file is needed", .usage)
+        }
+        var isFolder = false
+        do throws(SystemError) {
+            _ = try Files.list(path)
+            isFolder = true
+        } catch {
+            // A file, or nothing yet.
+            guard error.isMissing || error.isNoFolder else { throw Failure(error) }
+        }
+        guard !isFolder else {
+            throw Failure("\(path) is a folder; give the name of a file in it", .io)
+        }
+        guard Files.exists(path), !overwrites else { return }
+        throw Failure("\(path) exists; give another name, or --force to overwrite it", .io)
+    }
+
+    // MARK: The copy
+
+    /// A copy is of one moment, so one that breaks off is begun anew, with whoever leads then.
+    private func fetch() throws(Failure) -> [UInt8] {
+        let deadline = Deadline(milliseconds: milliseconds)
+        var target: Address?
+        var turn = 0
+        var trouble = ""
+        repeat {
+            let address = target ?? servers[turn % servers.count]
+            target = nil
+            turn += 1
+            let outcome: Outcome
+            do throws(CommandFailure) {
+                outcome = try attempt(address)
+            } catch {
+                outcome = .trouble("\(error)")
+            }
+            switch outcome {
+            case .done(let bytes): return bytes
+            case .redirect(let primary): target = primary
+            case .trouble(let text):
+                talk("\(address): \(text)")
+                trouble = "\(address): \(text)"
+            case .refused(let failure): throw failure
+            }
+            if target == nil, turn % servers.count == 0 {
+                Clock.sleep(nanoseconds: Self.pauseNanoseconds)
+            }
+        } while !deadline.hasPassed
+        throw Failure(
+            "no copy could be fetched in the time there was (--timeout); \(trouble); is pollsrv "
+                + "running, and are the addresses right? (--servers A,B)")
+    }
+
+    private enum Outcome {
+        case done([UInt8])
+        case redirect(Address)
+        /// Not now, or not this one.
+        case trouble(String)
+        /// It will not do this, now or later.
+        case refused(Failure)
+    }
+
+    private func attempt(_ address: Address) throws(CommandFailure) -> Outcome {
+        let share = max(50, min(milliseconds, 2_000))
+        var connection = try CommandConnection(to: address, milliseconds: share)
+        let begun = try connection.ask(["COPY", "BEGIN"], milliseconds: milliseconds)
+        guard case .error(let text) = begun else { return try read(&connection) }
+        let words = text.split(separator: " ")
+        switch words.first {
+        case "REDIRECT":
+            guard words.count > 1, let primary = Address(text: String(words[1])) else {
+                return .trouble("a redirection to nowhere: \(text)")
+            }
+            return .redirect(primary)
+        case "TRYAGAIN", "BUSY": return .trouble(text)
+        case .none, .some: return .refused(Failure("\(address): \(text)"))
+        }
+    }
+
+    private func read(_ connection: inout CommandConnection) throws(CommandFailure) -> Outcome {
+        let waiting = Deadline(milliseconds: milliseconds)
+        var bytes: [UInt8] = []
+        while true {
+            let piece = try connection.ask(
+                ["COPY", "READ", String(bytes.count)], milliseconds: milliseconds)
+            switch piece {
+            case .bulk(let content):
+                if content.isEmpty { return .done(bytes) }
+                bytes += content
+                guard bytes.count <= Self.bytesMax else {
+                    return .refused(
+                        Failure("the state is larger than 1 GiB, which no replica takes", .io))
+                }
+            case .error(let text):
+                guard text.hasPrefix("TRYAGAIN "), bytes.isEmpty, !waiting.hasPassed else {
+                    return .trouble(text)
+                }
+                Clock.sleep(nanoseconds: Self.pauseNanoseconds / 5)
+            case .simple, .integer, .null, .boolean, .double, .array, .map, .push:
+                return .refused(
+                    Failure("an answer that makes no sense: is that pollsrv?", .software))
+            }
+        }
+    }
+}
+
+/// What is said of a copy, or of any checkpoint.
+struct CopyReport {
+    let path: String
+    let header: CheckpointHeader
+
+    func print(asJSON: Bool) {
+        let service = header.identity.service
+        guard asJSON else {
+            let kind =
+                switch header.origin {
+                case .copied: "copy of service \(service)"
+                case .taken, .received: "checkpoint of service \(service)"
+                }
+            Terminal.print(
+                "\(path): \(kind), op \(header.op), view \(header.view), \(header.fileBytes) bytes")
+            return
+        }
+        let fields: [(key: String, value: JSON)] = [
+            ("file", .string(path)), ("service", .string(service.description)),
+            ("op", .integer(Int(header.op.rawValue))),
+            ("view", .integer(Int(header.view.rawValue))), ("bytes", .integer(header.fileBytes)),
+        ]
+        Terminal.print(JSON.object(fields).text)
+    }
+}
