@@ -12,11 +12,20 @@ package final class Durable {
     let recovered: Journal.Recovered?
     /// Whose the folder is; nil: nobody's yet.
     let identity: Identity?
-    /// Messages that wait for the turn's sync, in order.
-    var heldBack: [Envelope] = []
+    /// What waits for a sync, in the order of the steps that asked for it.
+    var outputs: [Output] = []
+    /// Of the journal, that have ended.
+    var syncs = 0
+    /// The number of the turn in which the last one began.
+    var syncedTurn: UInt64?
+    /// How long they have taken, with their writes.
+    var syncNanoseconds: UInt64 = 0
+    /// As it was after the newest step of which everything is durable: reads wait for that, too.
+    var confirmedProbe: UInt64 = 0
+    /// The newest view of which everything is durable.
+    var shownView: View?
     /// Bytes in the journal at the last checkpoint.
     var bytesAtCheckpoint = 0
-    var turns: UInt64 = 0
 
     /// With so much behind the last checkpoint another is made.
     static let bytesPerCheckpoint = 32 << 20
@@ -68,6 +77,15 @@ package final class Durable {
         return Durable(store, identity, resumption.recovered)
     }
 
+    /// Whether something waits for a sync: then all that follows waits, too.
+    var isBehind: Bool { store.isPending || !outputs.isEmpty }
+
+    /// The next that need not wait any more.
+    func takeOutput() -> Output? {
+        guard let first = outputs.first, first.need <= syncs else { return nil }
+        return outputs.removeFirst()
+    }
+
     /// What the core goes on from.
     func replicaState() -> Replication.Recovered? {
         guard let recovered, recovered.view != nil else { return nil }
@@ -93,8 +111,8 @@ package final class Durable {
     }
 }
 
-// The journal's place in a turn: what a step has to remember is appended, once a turn all of it is
-// written and synced, and only then anything leaves that vouches for it.
+// The journal's place in a turn: what a step has to remember is appended, and once a turn all of it
+// is written and synced.
 extension Server {
     /// From here on the folder is of this service.
     func claimFolder(_ service: ServiceID) {
@@ -120,21 +138,45 @@ extension Server {
         }
     }
 
-    /// Writes and syncs what was appended, then lets go what has waited for that.
-    func syncDisk() {
-        guard let durable, exitCode == nil else { return }
-        if durable.store.isPending {
-            do throws(SystemError) {
-                try durable.store.sync()
-            } catch {
-                failDisk(error)
-                return
-            }
+    /// Writes and syncs what was appended, if anything was; false when that failed.
+    func syncDisk(_ durable: Durable) -> Bool {
+        guard durable.store.isPending else { return true }
+        let start = Clock.monotonicNanoseconds()
+        do throws(SystemError) {
+            try durable.store.sync()
+            durable.syncs += 1
+            durable.syncNanoseconds += Clock.monotonicNanoseconds() - start
+            return true
+        } catch {
+            failDisk(error)
+            return false
         }
-        guard !durable.heldBack.isEmpty else { return }
-        let list = durable.heldBack
-        durable.heldBack.removeAll(keepingCapacity: true)
-        for envelope in list { post(envelope) }
+    }
+
+    /// For INFO.
+    var diskLines: [(String, String)] {
+        guard let durable else { return [("durability", "memory")] }
+        let counts = durable.store.counts
+        return [
+            ("durability", "disk"), ("sync_mode", durable.store.options.durability.rawValue),
+            ("journal_syncs", "\(counts.syncs)"),
+            ("journal_sync_us", "\(durable.syncNanoseconds / 1_000)"),
+            ("journal_writes", "\(counts.writes)"), ("journal_bytes", "\(counts.bytes)"),
+            ("journal_segments", "\(counts.segmentsBegun)"),
+            ("checkpoints", "\(counts.checkpoints)"),
+            ("checkpoint_op", "\(durable.store.checkpointOp)"),
+        ]
+    }
+
+    var loopLines: [(String, String)] {
+        [
+            ("loop_turns", "\(loop.turns)"),
+            (
+                "loop_longest_turn_us",
+                "\(loop.longestMicroseconds(at: Clock.monotonicNanoseconds()))"
+            ),
+            ("loop_turns_over_10ms", "\(loop.over10Milliseconds)"),
+        ]
     }
 
     /// What it could not write it must not answer for: this replica ends, the others go on.
@@ -143,7 +185,7 @@ extension Server {
         log.error("the journal cannot be written: \(error); this replica ends here")
         exitCode = 74
         outbox.removeAll()
-        durable?.heldBack = []
+        durable?.outputs = []
     }
 
     func tickDisk() {
@@ -156,10 +198,13 @@ extension Server {
         case .journalFailed(let error): failDisk(error)
         case nil: break
         }
+    }
+
+    /// Once enough has been written since the last one, of a state of which everything is durable.
+    func checkpointIfDue(_ durable: Durable) {
         guard durable.store.counts.bytes - durable.bytesAtCheckpoint >= Durable.bytesPerCheckpoint,
-            let view = executedView
+            !durable.isBehind, exitCode == nil, let view = executedView
         else { return }
-        syncDisk()
         let copy = executor
         do throws(SystemError) {
             let isBegun = try durable.store.checkpoint(

@@ -88,6 +88,7 @@ package final class Server {
 
     var now: UInt64 = 0
     var nextTick: UInt64 = 0
+    var loop = LoopFigures()
 
     struct Stopping {
         /// After this moment (monotonic nanoseconds) the process exits whatever is not done.
@@ -188,7 +189,7 @@ package final class Server {
     }
 
     private func turn() {
-        let rest = nextTick > now ? (nextTick - now + 999_999) / 1_000_000 : 0
+        let rest = nextTick > now && !isMoreDue ? (nextTick - now + 999_999) / 1_000_000 : 0
         let count = poller.wait(milliseconds: CInt(min(rest, Settings.tickMilliseconds)))
         now = Clock.monotonicNanoseconds()
         heartbeats.noteTurn()
@@ -222,12 +223,20 @@ package final class Server {
         if durable != nil {
             // The others read while this disk is busy.
             flushAll()
-            syncDisk()
+            settleDisk()
         }
         flushAll()
         for connection in closing { forget(connection) }
         closing.removeAll()
         if mustAccept { acceptAll() }
+        loop.note(from: now, to: Clock.monotonicNanoseconds())
+    }
+
+    /// Whether the end of the last turn has left something to do for the next, which then does
+    /// not wait for news.
+    private var isMoreDue: Bool {
+        if driver.isDirty || areWitnessesChanged || durable?.isBehind == true { return true }
+        return replica.acceptsRequests && leads && (!batch.isEmpty || !turnWaiters.isEmpty)
     }
 
     private func tick() {

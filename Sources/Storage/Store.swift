@@ -270,6 +270,9 @@ package struct Store: ~Copyable {
         syncedOp = standing.op
     }
 
+    /// Of the newest checkpoint; 0 when there is none.
+    package var checkpointOp: OpNumber { checkpoints.first?.op ?? OpNumber(0) }
+
     /// Whether something was appended that `sync` has not seen.
     package var isPending: Bool { writer.map { !$0.pending.isEmpty } ?? false }
 
