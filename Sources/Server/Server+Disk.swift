@@ -5,9 +5,37 @@ import Services
 package import Storage
 package import Wire
 
+/// What the loop's helpers share with it.
+final class Helpers: Sendable {
+    /// One for checkpoints, which take long; one for segments, for which requests wait.
+    let checkpoints: Worker
+    let segments: Worker
+    /// Wakes the loop.
+    let waker: Waker
+
+    init() throws(SystemError) {
+        checkpoints = try Worker()
+        segments = try Worker()
+        waker = try Waker()
+    }
+
+    /// As `options`, with what takes long done beside the loop.
+    func serve(_ options: Store.Options) -> Store.Options {
+        var options = options
+        let (checkpoints, segments) = (checkpoints, segments)
+        options.runBeside = { (work: @escaping @Sendable () -> Void) throws(SystemError) in
+            checkpoints.run(work)
+        }
+        options.beginBeside = { segments.run($0) }
+        options.onBegun = { [self] in waker.wake() }
+        return options
+    }
+}
+
 /// A replica's journal, opened, and what the replica was when it wrote it.
 package final class Durable {
     var store: Store
+    let helpers: Helpers
     /// What was found; nil: a blank folder, or one that could not be used and was set aside.
     let recovered: Journal.Recovered?
     /// Whose the folder is; nil: nobody's yet.
@@ -30,8 +58,12 @@ package final class Durable {
     /// With so much behind the last checkpoint another is made.
     static let bytesPerCheckpoint = 32 << 20
 
-    private init(_ store: consuming Store, _ identity: Identity?, _ recovered: Journal.Recovered?) {
+    private init(
+        _ store: consuming Store, _ helpers: Helpers, _ identity: Identity?,
+        _ recovered: Journal.Recovered?
+    ) {
         self.store = store
+        self.helpers = helpers
         self.identity = identity
         self.recovered = recovered
     }
@@ -43,8 +75,15 @@ package final class Durable {
         folder: String, id: ReplicaID?, options: Store.Options,
         peerView: (ServiceID) -> ViewNumber?, say: (String) -> Void
     ) throws(StoreError) -> Durable {
-        var store = try Store(folder: folder, service: nil, id: id, options: options)
-        guard let identity = store.identity else { return Durable(store, nil, nil) }
+        let helpers: Helpers
+        do throws(SystemError) {
+            helpers = try Helpers()
+        } catch {
+            throw .system(error)
+        }
+        var store = try Store(
+            folder: folder, service: nil, id: id, options: helpers.serve(options))
+        guard let identity = store.identity else { return Durable(store, helpers, nil, nil) }
         let resumption: Store.Resumption
         do throws(StoreError) {
             resumption = try store.resume(isPeerReachable: false)
@@ -71,14 +110,17 @@ package final class Durable {
             } catch {
                 throw .system(error)
             }
-            return Durable(store, fresh, nil)
+            return Durable(store, helpers, fresh, nil)
         case .refuse: preconditionFailure("refused and gone on")
         }
-        return Durable(store, identity, resumption.recovered)
+        return Durable(store, helpers, identity, resumption.recovered)
     }
 
     /// Whether something waits for a sync: then all that follows waits, too.
     var isBehind: Bool { store.isPending || !outputs.isEmpty }
+
+    /// Whether the next turn's sync would bring it on: else a new segment is awaited.
+    var mayGoOn: Bool { isBehind && !store.mustWait }
 
     /// The next that need not wait any more.
     func takeOutput() -> Output? {

@@ -60,7 +60,7 @@ extension Server {
     /// for waits for the next turn's sync, if it has to be written down.
     func settleDisk() {
         guard let durable, exitCode == nil else { return }
-        if durable.store.isPending, durable.syncedTurn != loop.turns {
+        if durable.store.isPending, durable.syncedTurn != loop.turns, !durable.store.mustWait {
             durable.syncedTurn = loop.turns
             guard syncDisk(durable) else { return }
         }

@@ -154,6 +154,7 @@ package final class Server {
         try poller.add(listener.raw)
         try poller.add(signals.fd.raw)
         try poller.add(heartbeats.mainFD)
+        if let durable { try poller.add(durable.helpers.waker.fd.raw) }
         chunk = .allocate(byteCount: 256 << 10, alignment: 16)
         descriptorsMax = Processes.raiseDescriptorLimit()
     }
@@ -201,6 +202,7 @@ package final class Server {
             case signals.fd.raw: onSignals()
             case heartbeats.mainFD:
                 for instance in heartbeats.takeHeard() { step(.heardDirectly(instance)) }
+            case durable?.helpers.waker.fd.raw: durable?.helpers.waker.drain()
             default:
                 if processes.owns(ready.fd) { onProcessExit(ready.fd) } else { onReady(ready) }
             }
@@ -235,7 +237,7 @@ package final class Server {
     /// Whether the end of the last turn has left something to do for the next, which then does
     /// not wait for news.
     private var isMoreDue: Bool {
-        if driver.isDirty || areWitnessesChanged || durable?.isBehind == true { return true }
+        if driver.isDirty || areWitnessesChanged || durable?.mayGoOn == true { return true }
         return replica.acceptsRequests && leads && (!batch.isEmpty || !turnWaiters.isEmpty)
     }
 
