@@ -52,6 +52,9 @@ package final class Durable {
     var confirmedProbe: UInt64 = 0
     /// The newest view of which everything is durable.
     var shownView: View?
+    /// When the checkpoint that is being written was begun, and how long the last one took.
+    var checkpointStart: UInt64 = 0
+    var checkpointNanoseconds: UInt64 = 0
     /// Bytes in the journal at the last checkpoint.
     var bytesAtCheckpoint = 0
 
@@ -206,6 +209,7 @@ extension Server {
             ("journal_writes", "\(counts.writes)"), ("journal_bytes", "\(counts.bytes)"),
             ("journal_segments", "\(counts.segmentsBegun)"),
             ("checkpoints", "\(counts.checkpoints)"),
+            ("checkpoint_ms", "\(durable.checkpointNanoseconds / 1_000_000)"),
             ("checkpoint_op", "\(durable.store.checkpointOp)"),
         ]
     }
@@ -234,6 +238,8 @@ extension Server {
         guard let durable, exitCode == nil else { return }
         switch durable.store.takeCheckpointOutcome() {
         case .done(let op, let removal):
+            durable.checkpointNanoseconds =
+                Clock.monotonicNanoseconds() - durable.checkpointStart
             log.detail("a checkpoint after op \(op) is on the disk")
             if let removal { log.warnOnce("old files of the journal stay: \(removal)") }
         case .failed(let error): log.warnOnce("no checkpoint could be made: \(error)")
@@ -251,7 +257,10 @@ extension Server {
         do throws(SystemError) {
             let isBegun = try durable.store.checkpoint(
                 op: copy.op, view: view, snapshot: { copy.snapshot() })
-            if isBegun { durable.bytesAtCheckpoint = durable.store.counts.bytes }
+            if isBegun {
+                durable.bytesAtCheckpoint = durable.store.counts.bytes
+                durable.checkpointStart = Clock.monotonicNanoseconds()
+            }
         } catch {
             failDisk(error)
         }

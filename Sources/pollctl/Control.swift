@@ -221,7 +221,9 @@ enum Control {
                     "--data starts pairs of its own: no --servers, --idle or --relay with it")
             }
             guard !folder.isEmpty else { throw UsageError("--data: give a folder") }
-            try DataBench(load: load, folder: folder, sync: sync, isJSON: isJSON).run()
+            var ahead = load
+            ahead.opensAhead = true
+            try DataBench(load: ahead, folder: folder, sync: sync, isJSON: isJSON).run()
             return
         }
         guard !arguments.isSet("--sync") else {

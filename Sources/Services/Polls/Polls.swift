@@ -35,10 +35,7 @@ package struct Polls: StateMachine {
     /// until they take more words than this together.
     static let closedWordsMax = 128 << 10
 
-    /// In the order in which they were first heard of; a voter's place here never changes.
-    package private(set) var voters: [[UInt8]] = []
-    /// Only looked up, never walked.
-    private var places: [[UInt8]: Int] = [:]
+    package private(set) var voters = VoterNames()
     private var joined = VoterSet()
     /// Vote n at n - 1.
     package private(set) var records: [Record] = []
@@ -58,7 +55,7 @@ package struct Polls: StateMachine {
     package var closedCount: Int { records.count - boxes.count }
     package var openVotes: [UInt64] { boxes.map(\.vote) }
 
-    package func voterPlace(_ name: [UInt8]) -> Int? { places[name] }
+    package func voterPlace(_ name: [UInt8]) -> Int? { voters.place(of: name) }
     package func isJoined(_ place: Int) -> Bool { joined.contains(place) }
 
     package func record(_ vote: UInt64) -> Record? {
@@ -87,7 +84,7 @@ package struct Polls: StateMachine {
     package func isSettled(_ vote: UInt64, _ voter: [UInt8]) -> Bool {
         guard let record = record(vote) else { return false }
         guard record.isOpen, let index = boxIndex(vote) else { return true }
-        guard let place = places[voter] else { return false }
+        guard let place = voters.place(of: voter) else { return false }
         return boxes[index].ballots[place] != nil
     }
 
@@ -167,7 +164,7 @@ package struct Polls: StateMachine {
             joined.insert(place)
             return .ok
         case .leave(let name):
-            guard let place = places[name], joined.contains(place) else { return .ok }
+            guard let place = voters.place(of: name), joined.contains(place) else { return .ok }
             leave(place, into: &effects)
             return .ok
         case .plan(let plan):
@@ -184,7 +181,9 @@ package struct Polls: StateMachine {
     private mutating func castByName(
         _ vote: UInt64, _ name: [UInt8], _ choice: Choice, into effects: inout [Effect]
     ) -> Reply {
-        if let place = places[name] { return cast(vote, place, choice, into: &effects) }
+        if let place = voters.place(of: name) {
+            return cast(vote, place, choice, into: &effects)
+        }
         guard let record = record(vote) else { return Self.noSuchVote(vote) }
         guard record.isOpen, let index = boxIndex(vote) else {
             return .error("CLOSED vote \(vote) is closed")
@@ -287,11 +286,9 @@ package struct Polls: StateMachine {
     }
 
     private mutating func place(of name: [UInt8]) -> Int? {
-        if let place = places[name] { return place }
+        if let place = voters.place(of: name) { return place }
         guard voters.count < Self.votersMax else { return nil }
-        voters.append(name)
-        places[name] = voters.count - 1
-        return voters.count - 1
+        return voters.append(name)
     }
 }
 
@@ -322,12 +319,12 @@ extension Polls {
 
     package init(snapshot: [UInt8]) throws(DecodeError) {
         var reader = SnapshotReader(snapshot)
-        for place in 0..<(try reader.count()) {
+        for _ in 0..<(try reader.count()) {
             let name = try reader.string()
-            guard places.updateValue(place, forKey: name) == nil else {
+            guard voters.place(of: name) == nil else {
                 throw DecodeError("a voter twice in snapshot")
             }
-            voters.append(name)
+            _ = voters.append(name)
         }
         joined = try VoterSet(from: &reader)
         for _ in 0..<(try reader.count()) {
