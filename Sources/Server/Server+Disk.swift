@@ -44,6 +44,9 @@ package final class Durable {
     var outputs: [Output] = []
     /// Of the journal, that have ended.
     var syncs = 0
+    /// The most that any turn has made, as the store counts them, and its count before the turn.
+    private(set) var syncsOfATurnMax = 0
+    private var syncsBefore = 0
     /// The number of the turn in which the last one began.
     var syncedTurn: UInt64?
     /// How long they have taken, with their writes.
@@ -125,6 +128,11 @@ package final class Durable {
     /// Whether the next turn's sync would bring it on: else a new segment is awaited.
     var mayGoOn: Bool { isBehind && !store.mustWait }
 
+    func noteTurn() {
+        syncsOfATurnMax = max(syncsOfATurnMax, store.counts.syncs - syncsBefore)
+        syncsBefore = store.counts.syncs
+    }
+
     /// The next that need not wait any more.
     func takeOutput() -> Output? {
         guard let first = outputs.first, first.need <= syncs else { return nil }
@@ -205,22 +213,22 @@ extension Server {
         return [
             ("durability", "disk"), ("sync_mode", durable.store.options.durability.rawValue),
             ("journal_syncs", "\(counts.syncs)"),
+            ("journal_syncs_of_a_turn_max", "\(durable.syncsOfATurnMax)"),
             ("journal_sync_us", "\(durable.syncNanoseconds / 1_000)"),
             ("journal_writes", "\(counts.writes)"), ("journal_bytes", "\(counts.bytes)"),
             ("journal_segments", "\(counts.segmentsBegun)"),
             ("checkpoints", "\(counts.checkpoints)"),
+            ("checkpoint_running", durable.store.isWritingCheckpoint ? "1" : "0"),
             ("checkpoint_ms", "\(durable.checkpointNanoseconds / 1_000_000)"),
             ("checkpoint_op", "\(durable.store.checkpointOp)"),
         ]
     }
 
     var loopLines: [(String, String)] {
-        [
-            ("loop_turns", "\(loop.turns)"),
-            (
-                "loop_longest_turn_us",
-                "\(loop.longestMicroseconds(at: Clock.monotonicNanoseconds()))"
-            ),
+        let longest = loop.longestMicroseconds(at: Clock.monotonicNanoseconds())
+        return [
+            ("loop_turns", "\(loop.turns)"), ("loop_longest_turn_us", "\(longest.time)"),
+            ("loop_longest_turn_cpu_us", "\(longest.processor)"),
             ("loop_turns_over_10ms", "\(loop.over10Milliseconds)"),
         ]
     }

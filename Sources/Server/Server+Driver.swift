@@ -146,14 +146,15 @@ extension Server {
         let polls = executor.service.polls
         let secondsMax = UInt32(Self.absenceGraceNanoseconds(settings) / 1_000_000_000)
         while driver.absentSeconds.count < polls.voters.count { driver.absentSeconds.append(0) }
-        for place in polls.voters.indices {
+        // Of a million voters most may have left long ago.
+        polls.forEachJoined { place in
             let isHere = place < voterConnections.count && voterConnections[place] != nil
-            guard polls.isJoined(place), !isHere else {
+            guard !isHere else {
                 driver.absentSeconds[place] = 0
-                continue
+                return
             }
             driver.absentSeconds[place] += 1
-            guard driver.absentSeconds[place] >= secondsMax else { continue }
+            guard driver.absentSeconds[place] >= secondsMax else { return }
             driver.absentSeconds[place] = 0
             let name = polls.voters[place]
             log.info(

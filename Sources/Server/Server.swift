@@ -231,7 +231,9 @@ package final class Server {
         for connection in closing { forget(connection) }
         closing.removeAll()
         if mustAccept { acceptAll() }
-        loop.note(from: now, to: Clock.monotonicNanoseconds())
+        durable?.noteTurn()
+        loop.note(
+            from: now, to: Clock.monotonicNanoseconds(), processor: Clock.threadNanoseconds())
     }
 
     /// Whether the end of the last turn has left something to do for the next, which then does

@@ -280,6 +280,8 @@ package struct Store: ~Copyable {
         syncedOp = standing.op
     }
 
+    package var isWritingCheckpoint: Bool { job != nil }
+
     /// Of the newest checkpoint; 0 when there is none.
     package var checkpointOp: OpNumber { checkpoints.first?.op ?? OpNumber(0) }
 

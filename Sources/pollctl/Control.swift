@@ -43,6 +43,9 @@ enum Control {
                 "--sync", value: "always|never", default: "always",
                 "bench --data: as of pollsrv"),
             Flag(
+                "--checkpoint", value: "N",
+                "bench --data: a checkpoint with N voters while ballots are counted"),
+            Flag(
                 "--disk", value: "DIR",
                 "bench: the journal alone, in a folder of its own in DIR; no servers"),
             Flag("--entries", value: "N", default: "10000000", "bench --disk: entries to recover"),
@@ -221,10 +224,19 @@ enum Control {
                     "--data starts pairs of its own: no --servers, --idle or --relay with it")
             }
             guard !folder.isEmpty else { throw UsageError("--data: give a folder") }
+            if arguments.isSet("--checkpoint") {
+                let voters = try arguments.number(
+                    "--checkpoint", default: 1_000_000, in: 10_000...1_000_000)
+                try CheckpointBench(voters: Int(voters), folder: folder, isJSON: isJSON).run()
+                return
+            }
             var ahead = load
             ahead.opensAhead = true
             try DataBench(load: ahead, folder: folder, sync: sync, isJSON: isJSON).run()
             return
+        }
+        guard !arguments.isSet("--checkpoint") else {
+            throw UsageError("--checkpoint needs --data DIR, for the journals")
         }
         guard !arguments.isSet("--sync") else {
             throw UsageError("--sync is of no use without --data")

@@ -14,12 +14,13 @@ struct DataBench {
     let isJSON: Bool
 
     private static let rounds = 3
-    private static let roles = ["primary", "backup"]
 
     /// What one replica has done in a run.
     private struct Work {
         let turns: Int
         let syncs: Int
+        /// The most of any turn, since the replica began.
+        let syncsOfATurnMax: Int
         let writes: Int
         let bytes: Int
         let syncMicroseconds: Int
@@ -28,6 +29,7 @@ struct DataBench {
             func rise(_ key: String) -> Int { after.number(key) - before.number(key) }
             turns = rise("loop_turns")
             syncs = rise("journal_syncs")
+            syncsOfATurnMax = after.number("journal_syncs_of_a_turn_max")
             writes = rise("journal_writes")
             bytes = rise("journal_bytes")
             syncMicroseconds = rise("journal_sync_us")
@@ -45,8 +47,7 @@ struct DataBench {
     }
 
     func run() throws(Failure) {
-        let path = folder.hasSuffix("/") ? String(folder.dropLast()) : folder
-        for role in Self.roles { try checkBlank("\(path)/\(role)") }
+        let path = try DataPair.blank(folder)
         let probe = try probe(path)
         let household = try Household(purpose: "bench")
         defer { household.endAll() }
@@ -65,15 +66,6 @@ struct DataBench {
             runs.sorted { $0.generator.ballotsPerSecond < $1.generator.ballotsPerSecond }
         }
         show(byRate(memory), byRate(data), probe)
-    }
-
-    private func checkBlank(_ path: String) throws(Failure) {
-        guard Files.exists(path) else { return }
-        let names: [String]
-        do throws(SystemError) { names = try Files.list(path) } catch { throw Failure(error) }
-        guard names.isEmpty else {
-            throw Failure("\(path) is there and not empty; give another folder", .io)
-        }
     }
 
     /// Median microseconds of a write of 4 KiB and an fdatasync in a file that was reserved before.
@@ -103,50 +95,21 @@ struct DataBench {
         } catch { throw Failure(error) }
     }
 
-    /// `path` nil: in memory. The servers' folders are gone afterwards.
+    /// `path` nil: in memory.
     private func measure(_ household: Household, _ path: String?) throws(Failure) -> Run {
-        let pair = try LocalPair(household)
-        defer {
-            household.endAll()
-            if let path { for role in Self.roles { remove("\(path)/\(role)") } }
-        }
-        var pids: [Int32] = []
-        for role in Self.roles {
-            var flags = ["--quiet", "--no-restart"]
-            if let path { flags += ["--data", "\(path)/\(role)", "--sync", sync] }
-            pids.append(try pair.start(role, flags))
-        }
-        let primary = try pair.waitForPair("the two servers to become a pair", pids)
-        let generator = try Generator(load, primary)
+        let pair = try DataPair(household, path, sync: sync)
+        defer { pair.end() }
+        let generator = try Generator(load, pair.primary)
         try generator.join()
-        let before = try reports(pair)
+        let before = try pair.reports()
         try generator.run()
-        let after = try reports(pair)
+        let after = try pair.reports()
         guard before.map(\.pid) == after.map(\.pid) else {
             throw Failure("the primary has changed meanwhile; see \(pair.messages)")
         }
         return Run(
             generator: generator, work: zip(before, after).map { Work($0, $1) },
             memory: after.map { Double(Processes.residentKilobytes($0.pid)) / 1_024 })
-    }
-
-    /// The primary's, then the backup's.
-    private func reports(_ pair: LocalPair) throws(Failure) -> [ServerReport] {
-        var list: [ServerReport] = []
-        for address in pair.addresses {
-            do throws(CommandFailure) {
-                list.append(try ServerReport.of(address, milliseconds: 2_000))
-            } catch {
-                throw Failure("\(error)")
-            }
-        }
-        return list.sorted { $0.isPrimary && !$1.isPrimary }
-    }
-
-    private func remove(_ path: String) {
-        guard let names = try? Files.list(path) else { return }
-        for name in names { try? Files.remove("\(path)/\(name)") }
-        try? Files.removeFolder(path)
     }
 
     // MARK: What it came to
@@ -173,26 +136,28 @@ struct DataBench {
             Terminal.print(
                 "  fdatasync of 4 KiB in \(folder): median \(Text.fixed(probe / 1_000, 3)) ms, "
                     + "with nothing else going on")
-            for (role, work) in zip(Self.roles, run.work) {
+            for (role, work) in zip(DataPair.roles, run.work) {
                 Terminal.print(
                     "  \(role): \(work.turns) turns, \(work.syncs) syncs "
-                        + "(\(Text.fixed(work.syncsPerTurn, 2)) a turn), "
+                        + "(\(Text.fixed(work.syncsPerTurn, 2)) a turn, at most "
+                        + "\(work.syncsOfATurnMax)), "
                         + "\(Text.fixed(work.microsecondsPerSync / 1_000, 3)) ms each with the "
                         + "write, \(work.writes) writes, \(Text.grouped(UInt64(work.bytes))) bytes")
             }
             return
         }
         func numbers(_ rates: [Double]) -> JSON { .array(rates.map { .integer(Int($0)) }) }
-        let replicas = zip(Self.roles, run.work).map { role, work in
+        let replicas = zip(DataPair.roles, run.work).map { role, work in
             JSON.object([
                 ("role", .string(role)), ("turns", .integer(work.turns)),
                 ("syncs", .integer(work.syncs)),
                 ("syncs_per_turn", .number(work.syncsPerTurn, digits: 3)),
+                ("syncs_of_a_turn_max", .integer(work.syncsOfATurnMax)),
                 ("sync_us", .number(work.microsecondsPerSync, digits: 1)),
                 ("writes", .integer(work.writes)), ("bytes", .integer(work.bytes)),
             ])
         }
-        let resident = zip(Self.roles, run.memory).map { ($0, JSON.number($1, digits: 1)) }
+        let resident = zip(DataPair.roles, run.memory).map { ($0, JSON.number($1, digits: 1)) }
         Terminal.print(
             run.generator.figures([
                 ("rss_mib", .object(resident)),

@@ -36,6 +36,7 @@ extension ProcessSuite {
                     try #require(new[key]) - #require(old[key])
                 }
                 #expect(try rise("journal_syncs") > 20)
+                #expect(new["journal_syncs_of_a_turn_max"] == 1)
                 #expect(try rise("journal_syncs") <= rise("loop_turns"))
                 #expect(try rise("journal_writes") == rise("journal_syncs"))
                 #expect(try rise("journal_bytes") > 200 * 5 * 4)

@@ -56,6 +56,7 @@ package struct Polls: StateMachine {
     package var openVotes: [UInt64] { boxes.map(\.vote) }
 
     package func voterPlace(_ name: [UInt8]) -> Int? { voters.place(of: name) }
+    package func forEachJoined(_ body: (_ place: Int) -> Void) { joined.forEach(body) }
     package func isJoined(_ place: Int) -> Bool { joined.contains(place) }
 
     package func record(_ vote: UInt64) -> Record? {
