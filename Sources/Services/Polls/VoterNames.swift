@@ -12,8 +12,8 @@ package struct VoterNames: Equatable, Sendable, RandomAccessCollection {
     private var places: [[[UInt8]: Int]]
     package private(set) var count = 0
 
-    private static let chunkCount = 4_096
-    private static let partCount = 64
+    private static let chunkCount = 1_024
+    private static let partCount = 1_024
 
     package init() {
         places = Array(repeating: [:], count: Self.partCount)
