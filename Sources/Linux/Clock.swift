@@ -9,6 +9,13 @@ package enum Clock {
         return UInt64(time.tv_sec) &* 1_000_000_000 &+ UInt64(time.tv_nsec)
     }
 
+    /// Processor time that the calling thread has used, in nanoseconds.
+    package static func threadNanoseconds() -> UInt64 {
+        var time = timespec()
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)
+        return UInt64(time.tv_sec) &* 1_000_000_000 &+ UInt64(time.tv_nsec)
+    }
+
     /// As `monotonicNanoseconds`, and it goes on while the machine sleeps: for what was promised
     /// to last only so long.
     package static func bootNanoseconds() -> UInt64 {

@@ -82,15 +82,19 @@ extension Files {
         return names.sorted()
     }
 
-    /// The whole of a file, in one piece of memory of its size.
-    package static func readWhole(_ path: String) throws(SystemError) -> [UInt8] {
+    /// The whole of a file, in one piece of memory of its size. `slack`: of what was reserved at the
+    /// file's end and never written, no more than so many zeros.
+    package static func readWhole(_ path: String, slack: Int = .max) throws(SystemError) -> [UInt8]
+    {
         let raw = uninterrupted { clinux_open(path, O_RDONLY | O_CLOEXEC, 0) }
         guard raw >= 0 else { throw SystemError("open", path) }
         let file = FileDescriptor(owning: raw)
         var status = stat()
         guard fstat(file.raw, &status) == 0 else { throw SystemError("fstat", path) }
+        var size = Int(status.st_size)
+        if slack < size { size = min(size, dataEnd(file.raw, size: size) + slack) }
         var failure: SystemError?
-        let bytes = [UInt8](unsafeUninitializedCapacity: Int(status.st_size)) { buffer, filled in
+        let bytes = [UInt8](unsafeUninitializedCapacity: size) { buffer, filled in
             while filled < buffer.count {
                 let count = uninterrupted {
                     pread(
@@ -104,6 +108,19 @@ extension Files {
         }
         if let failure { throw failure }
         return bytes
+    }
+
+    /// Where the file's last hole begins, if it ends with one.
+    private static func dataEnd(_ fd: CInt, size: Int) -> Int {
+        var end = 0
+        while end < size {
+            let start = clinux_seek_data(fd, off_t(end))
+            if start < 0 { return errno == ENXIO ? end : size }
+            let hole = clinux_seek_hole(fd, start)
+            guard hole > start else { return size }
+            end = Int(hole)
+        }
+        return size
     }
 
     /// Opens a file only to lock it. `isShared`: with any number of others, and only if it exists.

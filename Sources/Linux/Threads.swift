@@ -1,5 +1,6 @@
 import CLinux
 import Glibc
+import Synchronization
 
 package enum Threads {
     /// Runs `body` on a thread of its own that nobody waits for.
@@ -26,5 +27,56 @@ package enum Threads {
             box.release()
             throw SystemError("pthread_create", code: result)
         }
+    }
+}
+
+/// A thread that is there before it is needed, and does what it is given in order. To start one
+/// takes up to 12 ms when the cores are busy, which is long for whoever must not be held up.
+package final class Worker: Sendable {
+    private let queue = Queue()
+
+    /// What the thread and its owner share: the thread must not keep the worker alive.
+    private final class Queue: Sendable {
+        struct State {
+            var bodies: [@Sendable () -> Void] = []
+            var isOver = false
+        }
+
+        let state = Mutex(State())
+        /// Counts what has been added; a read waits for that.
+        let bell: CInt
+
+        init() { bell = eventfd(0, CInt(EFD_CLOEXEC)) }
+        deinit { if bell >= 0 { Glibc.close(bell) } }
+
+        func serve() {
+            while true {
+                var count: eventfd_t = 0
+                // Interrupted: nothing was counted, and nothing is lost by a look.
+                _ = eventfd_read(bell, &count)
+                let (bodies, isOver) = state.withLock { state in
+                    defer { state.bodies = [] }
+                    return (state.bodies, state.isOver)
+                }
+                for body in bodies { body() }
+                if isOver { return }
+            }
+        }
+    }
+
+    package init() throws(SystemError) {
+        guard queue.bell >= 0 else { throw SystemError("eventfd") }
+        try Threads.detach { [queue] in queue.serve() }
+    }
+
+    /// What was given to `run` is still done.
+    deinit {
+        queue.state.withLock { $0.isOver = true }
+        _ = eventfd_write(queue.bell, 1)
+    }
+
+    package func run(_ body: @escaping @Sendable () -> Void) {
+        queue.state.withLock { $0.bodies.append(body) }
+        _ = eventfd_write(queue.bell, 1)
     }
 }

@@ -145,7 +145,7 @@ extension Server {
 
     /// For commands that need the primary, at a replica that is not.
     var redirectError: String {
-        guard let view = replica.view, replica.isMember || replica.status == .learning,
+        guard let view = shownView, replica.isMember || replica.status == .learning,
             view.primary.instance != me.instance
         else { return "TRYAGAIN no primary is known here yet" }
         return "REDIRECT \(view.primary.address)"

@@ -11,25 +11,6 @@ extension Server {
         carryOut()
     }
 
-    private func carryOut() {
-        for envelope in outbox.send { post(envelope) }
-        if let durable {
-            append(outbox.records, outbox.effects)
-            // What is to be done here and now may rest on the records; messages can wait for the
-            // turn's end.
-            durable.heldBack += outbox.sendAfterSync
-            if !outbox.execute.isEmpty || !outbox.effects.isEmpty { syncDisk() }
-            guard exitCode == nil else { return }
-        } else {
-            for envelope in outbox.sendAfterSync { post(envelope) }
-        }
-        for entry in outbox.execute { execute(entry) }
-        guard !outbox.effects.isEmpty else { return }
-        // An effect may step the core again, which refills the outbox.
-        let effects = outbox.effects
-        for effect in effects { carryOut(effect) }
-    }
-
     func post(_ envelope: Envelope) {
         if send(envelope.message, toReplica: envelope.to) { return }
         if let witness = witnessConnection(envelope.to) {
@@ -43,9 +24,9 @@ extension Server {
     /// Gives the core what the turn has brought.
     func proposeTurn() {
         guard !batch.isEmpty || !turnWaiters.isEmpty else { return }
-        guard replica.acceptsRequests else {
-            // While a view is being chosen requests wait; it takes moments.
-            if !replica.isChanging { refuseTurn() }
+        guard replica.acceptsRequests, leads else {
+            // While a view is being chosen or entered requests wait; it takes moments.
+            if !replica.isPrimary { refuseTurn() }
             return
         }
         let base = replica.op.rawValue
@@ -97,7 +78,7 @@ extension Server {
         for waiter in waiters.removeAll() { refuse(waiter, text) }
     }
 
-    private func execute(_ entry: Entry) {
+    func execute(_ entry: Entry) {
         var effects: [ServiceSet.Effect] = []
         executedView = entry.view
         executor.execute(entry, effects: &effects) { op, reply in
@@ -120,7 +101,7 @@ extension Server {
     /// Sends the replies whose time has come.
     func release() {
         while let waiter = waiters.next(
-            executed: executor.op.rawValue, probe: replica.confirmedProbe)
+            executed: executor.op.rawValue, probe: confirmedProbe)
         {
             let connection = waiter.connection
             connection.pending -= 1
@@ -146,7 +127,7 @@ extension Server {
 
     // MARK: Effects
 
-    private func carryOut(_ effect: Replication.Effect) {
+    func carryOut(_ effect: Replication.Effect) {
         switch effect {
         case .entered(let view): onEntered(view)
         case .removed(let view): onRemoved(view)
@@ -166,6 +147,9 @@ extension Server {
     }
 
     private func onEntered(_ view: View) {
+        driver.viewEntered = view.number
+        // Reservations that have waited for this may go on.
+        areGatedDue = true
         log.forgetRepeated()
         let isPrimary = view.primary.instance == me.instance
         let before = log.mode
@@ -279,11 +263,7 @@ extension Server {
         } else {
             witnessConnections.insert((instance, connection), at: index)
         }
-        if let view = replica.view {
-            let news = Message.view(view)
-            connection.write { news.encode(head: "witness", asPush: true, into: &$0) }
-            markDirty(connection)
-        }
+        if let view = replica.view { postAfterSync(Envelope(to: instance, .view(view))) }
         step(.witnessUp(instance))
     }
 

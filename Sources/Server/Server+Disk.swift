@@ -5,24 +5,79 @@ import Services
 package import Storage
 package import Wire
 
+/// What the loop's helpers share with it.
+final class Helpers: Sendable {
+    /// One for checkpoints, which take long; one for segments, for which requests wait.
+    let checkpoints: Worker
+    let segments: Worker
+    /// Wakes the loop.
+    let waker: Waker
+
+    static func start() throws(StoreError) -> Helpers {
+        do throws(SystemError) {
+            return try Helpers()
+        } catch {
+            throw .system(error)
+        }
+    }
+
+    private init() throws(SystemError) {
+        checkpoints = try Worker()
+        segments = try Worker()
+        waker = try Waker()
+    }
+
+    /// As `options`, with what takes long done beside the loop.
+    func serve(_ options: Store.Options) -> Store.Options {
+        var options = options
+        let (checkpoints, segments) = (checkpoints, segments)
+        options.runBeside = { (work: @escaping @Sendable () -> Void) throws(SystemError) in
+            checkpoints.run(work)
+        }
+        options.beginBeside = { segments.run($0) }
+        options.onBegun = { [self] in waker.wake() }
+        return options
+    }
+}
+
 /// A replica's journal, opened, and what the replica was when it wrote it.
 package final class Durable {
     var store: Store
+    let helpers: Helpers
     /// What was found; nil: a blank folder, or one that could not be used and was set aside.
     let recovered: Journal.Recovered?
     /// Whose the folder is; nil: nobody's yet.
     let identity: Identity?
-    /// Messages that wait for the turn's sync, in order.
-    var heldBack: [Envelope] = []
+    /// What waits for a sync, in the order of the steps that asked for it.
+    var outputs: [Output] = []
+    /// Of the journal, that have ended.
+    var syncs = 0
+    /// The most that any turn has made, as the store counts them, and its count before the turn.
+    private(set) var syncsOfATurnMax = 0
+    private var syncsBefore = 0
+    /// The number of the turn in which the last one began.
+    var syncedTurn: UInt64?
+    /// How long they have taken, with their writes.
+    var syncNanoseconds: UInt64 = 0
+    /// As it was after the newest step of which everything is durable: reads wait for that, too.
+    var confirmedProbe: UInt64 = 0
+    /// The newest view of which everything is durable.
+    var shownView: View?
+    /// When the checkpoint that is being written was begun, and how long the last one took.
+    var checkpointStart: UInt64 = 0
+    var checkpointNanoseconds: UInt64 = 0
     /// Bytes in the journal at the last checkpoint.
     var bytesAtCheckpoint = 0
-    var turns: UInt64 = 0
 
     /// With so much behind the last checkpoint another is made.
     static let bytesPerCheckpoint = 32 << 20
 
-    private init(_ store: consuming Store, _ identity: Identity?, _ recovered: Journal.Recovered?) {
+    private init(
+        _ store: consuming Store, _ helpers: Helpers, _ identity: Identity?,
+        _ recovered: Journal.Recovered?
+    ) {
         self.store = store
+        self.helpers = helpers
         self.identity = identity
         self.recovered = recovered
     }
@@ -34,8 +89,10 @@ package final class Durable {
         folder: String, id: ReplicaID?, options: Store.Options,
         peerView: (ServiceID) -> ViewNumber?, say: (String) -> Void
     ) throws(StoreError) -> Durable {
-        var store = try Store(folder: folder, service: nil, id: id, options: options)
-        guard let identity = store.identity else { return Durable(store, nil, nil) }
+        let helpers = try Helpers.start()
+        var store = try Store(
+            folder: folder, service: nil, id: id, options: helpers.serve(options))
+        guard let identity = store.identity else { return Durable(store, helpers, nil, nil) }
         let resumption: Store.Resumption
         do throws(StoreError) {
             resumption = try store.resume(isPeerReachable: false)
@@ -62,24 +119,43 @@ package final class Durable {
             } catch {
                 throw .system(error)
             }
-            return Durable(store, fresh, nil)
+            return Durable(store, helpers, fresh, nil)
         case .refuse: preconditionFailure("refused and gone on")
         }
-        return Durable(store, identity, resumption.recovered)
+        return Durable(store, helpers, identity, resumption.recovered)
+    }
+
+    /// Whether something waits for a sync: then all that follows waits, too.
+    var isBehind: Bool { store.isPending || !outputs.isEmpty }
+
+    /// Whether the next turn's sync would bring it on: else a new segment is awaited.
+    var mayGoOn: Bool { isBehind && !store.mustWait }
+
+    func noteTurn() {
+        syncsOfATurnMax = max(syncsOfATurnMax, store.counts.syncs - syncsBefore)
+        syncsBefore = store.counts.syncs
+    }
+
+    /// The next that need not wait any more.
+    func takeOutput() -> Output? {
+        guard let first = outputs.first, first.need <= syncs else { return nil }
+        return outputs.removeFirst()
     }
 
     /// Opens `folder` for a new service: it must be blank, and is left alone if it is not.
     package static func openBlank(folder: String, options: Store.Options) throws(StoreError)
         -> Durable
     {
-        let store = try Store(folder: folder, service: nil, id: nil, options: options)
+        let helpers = try Helpers.start()
+        let store = try Store(
+            folder: folder, service: nil, id: nil, options: helpers.serve(options))
         if let identity = store.identity {
             throw .refused(
                 path: folder,
                 reason: "not blank, it has the journal of \(identity); --restore needs an empty "
                     + "folder (without --restore this server goes on from the journal)")
         }
-        return Durable(store, nil, nil)
+        return Durable(store, helpers, nil, nil)
     }
 
     /// What the core goes on from.
@@ -107,8 +183,8 @@ package final class Durable {
     }
 }
 
-// The journal's place in a turn: what a step has to remember is appended, once a turn all of it is
-// written and synced, and only then anything leaves that vouches for it.
+// The journal's place in a turn: what a step has to remember is appended, and once a turn all of it
+// is written and synced.
 extension Server {
     /// From here on the folder is of this service.
     func claimFolder(_ service: ServiceID) {
@@ -134,21 +210,46 @@ extension Server {
         }
     }
 
-    /// Writes and syncs what was appended, then lets go what has waited for that.
-    func syncDisk() {
-        guard let durable, exitCode == nil else { return }
-        if durable.store.isPending {
-            do throws(SystemError) {
-                try durable.store.sync()
-            } catch {
-                failDisk(error)
-                return
-            }
+    /// Writes and syncs what was appended, if anything was; false when that failed.
+    func syncDisk(_ durable: Durable) -> Bool {
+        guard durable.store.isPending else { return true }
+        let start = Clock.monotonicNanoseconds()
+        do throws(SystemError) {
+            try durable.store.sync()
+            durable.syncs += 1
+            durable.syncNanoseconds += Clock.monotonicNanoseconds() - start
+            return true
+        } catch {
+            failDisk(error)
+            return false
         }
-        guard !durable.heldBack.isEmpty else { return }
-        let list = durable.heldBack
-        durable.heldBack.removeAll(keepingCapacity: true)
-        for envelope in list { post(envelope) }
+    }
+
+    /// For INFO.
+    var diskLines: [(String, String)] {
+        guard let durable else { return [("durability", "memory")] }
+        let counts = durable.store.counts
+        return [
+            ("durability", "disk"), ("sync_mode", durable.store.options.durability.rawValue),
+            ("journal_syncs", "\(counts.syncs)"),
+            ("journal_syncs_of_a_turn_max", "\(durable.syncsOfATurnMax)"),
+            ("journal_sync_us", "\(durable.syncNanoseconds / 1_000)"),
+            ("journal_writes", "\(counts.writes)"), ("journal_bytes", "\(counts.bytes)"),
+            ("journal_segments", "\(counts.segmentsBegun)"),
+            ("checkpoints", "\(counts.checkpoints)"),
+            ("checkpoint_running", durable.store.isWritingCheckpoint ? "1" : "0"),
+            ("checkpoint_ms", "\(durable.checkpointNanoseconds / 1_000_000)"),
+            ("checkpoint_op", "\(durable.store.checkpointOp)"),
+        ]
+    }
+
+    var loopLines: [(String, String)] {
+        let longest = loop.longestMicroseconds(at: Clock.monotonicNanoseconds())
+        return [
+            ("loop_turns", "\(loop.turns)"), ("loop_longest_turn_us", "\(longest.time)"),
+            ("loop_longest_turn_cpu_us", "\(longest.processor)"),
+            ("loop_turns_over_10ms", "\(loop.over10Milliseconds)"),
+        ]
     }
 
     /// What it could not write it must not answer for: this replica ends, the others go on.
@@ -157,28 +258,36 @@ extension Server {
         log.error("the journal cannot be written: \(error); this replica ends here")
         exitCode = 74
         outbox.removeAll()
-        durable?.heldBack = []
+        durable?.outputs = []
     }
 
     func tickDisk() {
         guard let durable, exitCode == nil else { return }
         switch durable.store.takeCheckpointOutcome() {
         case .done(let op, let removal):
+            durable.checkpointNanoseconds =
+                Clock.monotonicNanoseconds() - durable.checkpointStart
             log.detail("a checkpoint after op \(op) is on the disk")
             if let removal { log.warnOnce("old files of the journal stay: \(removal)") }
         case .failed(let error): log.warnOnce("no checkpoint could be made: \(error)")
         case .journalFailed(let error): failDisk(error)
         case nil: break
         }
+    }
+
+    /// Once enough has been written since the last one, of a state of which everything is durable.
+    func checkpointIfDue(_ durable: Durable) {
         guard durable.store.counts.bytes - durable.bytesAtCheckpoint >= Durable.bytesPerCheckpoint,
-            let view = executedView
+            !durable.isBehind, exitCode == nil, let view = executedView
         else { return }
-        syncDisk()
         let copy = executor
         do throws(SystemError) {
             let isBegun = try durable.store.checkpoint(
                 op: copy.op, view: view, snapshot: { copy.snapshot() })
-            if isBegun { durable.bytesAtCheckpoint = durable.store.counts.bytes }
+            if isBegun {
+                durable.bytesAtCheckpoint = durable.store.counts.bytes
+                durable.checkpointStart = Clock.monotonicNanoseconds()
+            }
         } catch {
             failDisk(error)
         }

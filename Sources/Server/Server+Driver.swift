@@ -8,6 +8,8 @@ import Wire
 struct Driver {
     var membersSeen: [Member] = []
     var hasEntered = false
+    /// The newest view of which it has carried out that it was entered.
+    var viewEntered: ViewNumber?
     /// Whether this replica led in the view before, too.
     var isLeading = false
     /// Open votes and when this replica learned that they were open.
@@ -116,7 +118,7 @@ extension Server {
     /// Proposes what is due.
     func drive() {
         driver.isDirty = false
-        guard replica.acceptsRequests else { return }
+        guard replica.acceptsRequests, leads else { return }
         let polls = executor.service.polls
         for (vote, at) in driver.openedAt {
             let deadline = polls.deadline(vote)
@@ -140,7 +142,7 @@ extension Server {
 
     /// A voter without a connection for long is taken off the roll: nobody is to wait for it.
     private func checkAbsences() {
-        guard replica.acceptsRequests else { return }
+        guard replica.acceptsRequests, leads else { return }
         let polls = executor.service.polls
         let secondsMax = UInt32(Self.absenceGraceNanoseconds(settings) / 1_000_000_000)
         var before = driver.absences[...]

@@ -5,12 +5,15 @@ import Wire
 
 // Connections to other replicas.
 extension Server {
-    private var ownHello: PeerHello {
+    private func ownHello() -> PeerHello {
+        // What is said here has to be durable, and who calls may wait for just that.
+        if durable?.isBehind == true { settleDisk() }
+        let view = shownView
         let status: PeerHello.Status =
-            replica.isMember
+            replica.isMember && view != nil
             ? .member : service != nil ? .joining : joining.isDeciding ? .deciding : .fresh
         return PeerHello(
-            service: service, status: status, member: me, view: replica.view,
+            service: service, status: status, member: me, view: view,
             election: settings.election, folder: settings.dataFolder,
             former: durable?.store.former ?? [])
     }
@@ -55,7 +58,8 @@ extension Server {
         connection.isConnected = true
         connection.wantsWrite = false
         poller.modify(connection.fd.raw, read: true, write: false)
-        connection.write { ownHello.encode(into: &$0) }
+        let hello = ownHello()
+        connection.write { hello.encode(into: &$0) }
         markDirty(connection)
     }
 
@@ -138,7 +142,8 @@ extension Server {
             return
         }
         if answer {
-            connection.write { ownHello.encode(into: &$0) }
+            let own = ownHello()
+            connection.write { own.encode(into: &$0) }
             markDirty(connection)
         }
         register(hello, connection, wasDialed: !answer)
@@ -253,6 +258,8 @@ extension Server {
             return
         }
         if cutInstances.contains(instance) { return }
+        // A folder that is nobody's yet cannot remember anything; to join is the way in.
+        if let durable, durable.store.identity == nil { return }
         if arguments.equals(1, "ping") || arguments.equals(1, "pong") {
             guard arguments.count == 3 else { return }
             if arguments.equals(1, "ping") {

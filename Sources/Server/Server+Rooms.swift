@@ -210,6 +210,8 @@ extension Server {
     }
 
     private func mayWrite(_ gate: Gate, _ connection: Connection) -> Bool {
+        // Before it has begun to lead it has not begun to wait for the leases given before it.
+        guard leads else { return false }
         let verdict = leases.beginWrite(
             gate.room, by: connection.number, at: Clock.monotonicNanoseconds())
         guard case .wait(let holders) = verdict else { return true }

@@ -34,7 +34,7 @@ extension Server {
         // Its pushes would be no replies there.
         if version == .resp2 { stopTracking(connection) }
         connection.version = version
-        let view = replica.isMember || replica.status == .learning ? replica.view : nil
+        let view = replica.isMember || replica.status == .learning ? shownView : nil
         reply(connection) { bytes in
             RESP.map(13, version, into: &bytes)
             func add(_ key: String, _ value: String?) {
@@ -71,7 +71,7 @@ extension Server {
 
     /// [number, primary, backup or null]
     func viewCommand(_ arguments: borrowing CommandArguments, _ connection: Connection) {
-        guard let view = replica.view, replica.isMember || replica.status == .learning else {
+        guard let view = shownView, replica.isMember || replica.status == .learning else {
             replyError(connection, redirectError)
             return
         }
@@ -215,6 +215,7 @@ extension Server {
         lines.append(("heartbeat_ms", "\(settings.heartbeatMilliseconds)"))
         lines.append(("misses", "\(settings.misses)"))
         lines.append(("restart", restart.statusWord))
+        lines += loopLines + diskLines
         lines.append(("note", joining.note(replica.status)))
         return lines.map { "\($0.0):\($0.1)\r\n" }.joined()
     }

@@ -92,6 +92,7 @@ package final class Server {
 
     var now: UInt64 = 0
     var nextTick: UInt64 = 0
+    var loop = LoopFigures()
 
     struct Stopping {
         /// After this moment (monotonic nanoseconds) the process exits whatever is not done.
@@ -163,6 +164,7 @@ package final class Server {
         try poller.add(stateWaker.fd)
         try poller.add(signals.fd.raw)
         try poller.add(heartbeats.mainFD)
+        if let durable { try poller.add(durable.helpers.waker.fd.raw) }
         chunk = .allocate(byteCount: 256 << 10, alignment: 16)
         descriptorsMax = Processes.raiseDescriptorLimit()
     }
@@ -198,9 +200,9 @@ package final class Server {
     }
 
     private func turn() {
-        let rest = nextTick > now ? (nextTick - now + 999_999) / 1_000_000 : 0
-        let wait = isFeeding ? 0 : min(rest, Settings.tickMilliseconds)
-        let count = poller.wait(milliseconds: CInt(wait))
+        let isPressing = isMoreDue || isFeeding
+        let rest = nextTick > now && !isPressing ? (nextTick - now + 999_999) / 1_000_000 : 0
+        let count = poller.wait(milliseconds: CInt(min(rest, Settings.tickMilliseconds)))
         now = Clock.monotonicNanoseconds()
         heartbeats.noteTurn()
         var mustAccept = false
@@ -212,6 +214,7 @@ package final class Server {
             case stateWaker.fd: stateWaker.drain()
             case heartbeats.mainFD:
                 for instance in heartbeats.takeHeard() { step(.heardDirectly(instance)) }
+            case durable?.helpers.waker.fd.raw: durable?.helpers.waker.drain()
             default:
                 if processes.owns(ready.fd) { onProcessExit(ready.fd) } else { onReady(ready) }
             }
@@ -235,12 +238,22 @@ package final class Server {
         if durable != nil {
             // The others read while this disk is busy.
             flushAll()
-            syncDisk()
+            settleDisk()
         }
         flushAll()
         for connection in closing { forget(connection) }
         closing.removeAll()
         if mustAccept { acceptAll() }
+        durable?.noteTurn()
+        loop.note(
+            from: now, to: Clock.monotonicNanoseconds(), processor: Clock.threadNanoseconds())
+    }
+
+    /// Whether the end of the last turn has left something to do for the next, which then does
+    /// not wait for news.
+    private var isMoreDue: Bool {
+        if driver.isDirty || areWitnessesChanged || durable?.mayGoOn == true { return true }
+        return replica.acceptsRequests && leads && (!batch.isEmpty || !turnWaiters.isEmpty)
     }
 
     private func tick() {

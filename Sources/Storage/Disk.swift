@@ -1,3 +1,4 @@
+import Journal
 package import Linux
 
 /// The file calls that a store makes, so that tests can put a disk of their own in their place.
@@ -5,6 +6,8 @@ package import Linux
 package protocol Disk: Sendable {
     func makeFolder(_ path: String) throws(SystemError)
     func list(_ folder: String) throws(SystemError) -> [String]
+    /// What was reserved at the file's end and never written may be left out, but for as many zeros
+    /// as a record may have bytes.
     func read(_ path: String) throws(SystemError) -> [UInt8]
     /// An open file that is locked until it is closed; nil when another has the lock.
     func lock(_ path: String) throws(SystemError) -> OpenFile?
@@ -79,7 +82,11 @@ package struct LinuxDisk: Disk {
 
     package func makeFolder(_ path: String) throws(SystemError) { try Files.makeFolder(path) }
     package func list(_ folder: String) throws(SystemError) -> [String] { try Files.list(folder) }
-    package func read(_ path: String) throws(SystemError) -> [UInt8] { try Files.readWhole(path) }
+    package func read(_ path: String) throws(SystemError) -> [UInt8] {
+        // A file system that keeps no blocks of zeros would else cut a record that ends with them.
+        try Files.readWhole(
+            path, slack: RecordFrame.contentBytesMax + RecordFrame.headerBytes)
+    }
 
     package func lock(_ path: String) throws(SystemError) -> OpenFile? {
         guard let file = try Files.openLocked(path, isShared: false) else { return nil }

@@ -50,6 +50,11 @@ package struct Store: ~Copyable {
                     (work: @escaping @Sendable () -> Void) throws(SystemError) in
                     try Threads.detach(work)
                 }
+        /// Where a segment that follows another is made: runs the work beside the caller's loop, and
+        /// not behind a checkpoint. nil: it is made at once, in `append`.
+        package var beginBeside: (@Sendable (@escaping @Sendable () -> Void) -> Void)?
+        /// Called there when `mustWait` has ended.
+        package var onBegun: @Sendable () -> Void = {}
         package var random: @Sendable () -> UInt64 = { Entropy.next() }
 
         package init() {}
@@ -98,8 +103,8 @@ package struct Store: ~Copyable {
     let disk: any Disk
     private let lock: OpenFile
     /// The last segment, and what goes into it. Both nil until the store may be appended to.
-    private var file: OpenFile?
-    private var writer: SegmentWriter?
+    var file: OpenFile?
+    var writer: SegmentWriter?
     var standing = Standing(op: OpNumber(0))
     /// The log's end at the last `sync`.
     var syncedOp = OpNumber(0)
@@ -108,6 +113,8 @@ package struct Store: ~Copyable {
     /// Intact ones that were put to use, newest first.
     var checkpoints: [CheckpointHeader] = []
     var job: CheckpointJob?
+    /// The segment that is being made, if one is: what is appended meanwhile waits for it.
+    var birth: SegmentBirth?
 
     /// Opens the folder, which is made where it is missing, and looks through what is in it.
     /// `service`, `id`: what it must be of; nil: whatever it is of.
@@ -142,6 +149,7 @@ package struct Store: ~Copyable {
 
     deinit {
         waitForCheckpoint()
+        if let birth { disk.closeNew(birth.wait()) }
         if let file { disk.close(file) }
         disk.close(lock)
     }
@@ -153,7 +161,7 @@ package struct Store: ~Copyable {
         precondition(self.identity == nil, "\(folder) has an identity")
         try guarded { store throws(SystemError) in
             // The identity last: without it the folder is blank.
-            try store.begin(identity, number: 1, firstOp: OpNumber(1), previous: 0)
+            try store.begin(identity, number: 1, firstOp: OpNumber(1), previous: 0, after: nil)
             let text = Array(identity.text.utf8)
             try store.disk.publish(store.folder, "identity", text)
             store.identity = identity
@@ -216,7 +224,7 @@ package struct Store: ~Copyable {
     // MARK: Appending
 
     /// Takes records for the next `sync`. Begins a new segment first where the last one is full,
-    /// which takes two syncs of its own.
+    /// which takes two syncs of its own, beside the caller if `beginBeside` says so.
     ///
     /// Precondition: no record contradicts those before it; a state that `restored` speaks of has
     /// been given to `receive`.
@@ -225,10 +233,11 @@ package struct Store: ~Copyable {
         guard let last = begun.last, let identity, var writer else {
             preconditionFailure("append before create or resume")
         }
-        if writer.pending.isEmpty, writer.offset >= options.segmentBytes, !records.isEmpty {
+        if writer.pending.isEmpty, writer.offset >= options.segmentBytes, !records.isEmpty,
+            birth == nil
+        {
             try guarded { store throws(SystemError) in
-                try store.seal()
-                try store.begin(
+                try store.follow(
                     identity, number: last.number + 1, firstOp: store.standing.op.next,
                     previous: writer.chain)
             }
@@ -254,9 +263,10 @@ package struct Store: ~Copyable {
     }
 
     /// Writes what was appended and, unless `--sync never`, makes it durable: one write and one
-    /// fdatasync. Does nothing when nothing was appended.
+    /// fdatasync. Does nothing when nothing was appended. Waits while `mustWait`.
     package mutating func sync() throws(SystemError) {
         if let failure { throw failure }
+        try takeBirth()
         guard let file, let isPending = writer.map({ !$0.pending.isEmpty }), isPending else {
             return
         }
@@ -269,6 +279,11 @@ package struct Store: ~Copyable {
         }
         syncedOp = standing.op
     }
+
+    package var isWritingCheckpoint: Bool { job != nil }
+
+    /// Of the newest checkpoint; 0 when there is none.
+    package var checkpointOp: OpNumber { checkpoints.first?.op ?? OpNumber(0) }
 
     /// Whether something was appended that `sync` has not seen.
     package var isPending: Bool { writer.map { !$0.pending.isEmpty } ?? false }
@@ -289,29 +304,6 @@ package struct Store: ~Copyable {
         counts.writes += try disk.writeAll(file, writer.pending, at: writer.offset)
         counts.bytes += writer.pending.count
         self.writer?.onWritten()
-    }
-
-    /// Whatever the durability: a segment that another follows is durable to its end.
-    private mutating func seal() throws(SystemError) {
-        guard let file, let writer, writer.durable < writer.offset else { return }
-        try disk.sync(file)
-        self.writer?.onSynced()
-    }
-
-    private mutating func begin(
-        _ identity: Identity, number: UInt64, firstOp: OpNumber, previous: UInt64
-    ) throws(SystemError) {
-        let (header, bytes, writer) = SegmentHeader.birth(
-            identity: identity, number: number, firstOp: firstOp, previous: previous,
-            salt: options.random(), standing.records)
-        let name = SegmentHeader.name(number)
-        try disk.publish(folder, name, bytes, size: options.segmentBytes)
-        let new = try disk.open("\(folder)/\(name)")
-        if let file { disk.close(file) }
-        file = new
-        self.writer = writer
-        begun.append(Begun(number: number, firstOp: firstOp, checksum: header.checksum))
-        counts.segmentsBegun += 1
     }
 
     private mutating func goOn(_ survey: Survey) throws(SystemError) {

@@ -12,6 +12,8 @@ struct Load {
     var isSingle: Bool
     var seconds: UInt64
     var isTalking: Bool
+    /// Votes are opened before they are needed.
+    var opensAhead = false
 }
 
 /// `pollctl bench`: a pair of its own (or a given one), voters on real sockets, figures.

@@ -37,6 +37,15 @@ enum Control {
                 "--relay",
                 "bench: the direct link, then cut, over clients that relay; a pair of its own"),
             Flag(
+                "--data", value: "DIR",
+                "bench: a pair with journals in DIR, and one in memory, in turns (3 runs each)"),
+            Flag(
+                "--sync", value: "always|never", default: "always",
+                "bench --data: as of pollsrv"),
+            Flag(
+                "--checkpoint", value: "N",
+                "bench --data: a checkpoint with N voters while ballots are counted"),
+            Flag(
                 "--disk", value: "DIR",
                 "bench: the journal alone, in a folder of its own in DIR; no servers"),
             Flag(
@@ -226,6 +235,30 @@ enum Control {
             votes: arguments.number("--votes", default: 0, in: 0...1 << 30),
             pipeline: Int(arguments.number("--pipeline", default: 1, in: 1...1_000)),
             isSingle: arguments.isSet("--single"), seconds: seconds, isTalking: isTalking)
+        let sync = try arguments.choice("--sync", default: "always", of: ["always", "never"])
+        if let folder = arguments.string("--data") {
+            guard !arguments.isSet("--servers"), !isIdle, !arguments.isSet("--relay") else {
+                throw UsageError(
+                    "--data starts pairs of its own: no --servers, --idle or --relay with it")
+            }
+            guard !folder.isEmpty else { throw UsageError("--data: give a folder") }
+            if arguments.isSet("--checkpoint") {
+                let voters = try arguments.number(
+                    "--checkpoint", default: 1_000_000, in: 10_000...1_000_000)
+                try CheckpointBench(voters: Int(voters), folder: folder, isJSON: isJSON).run()
+                return
+            }
+            var ahead = load
+            ahead.opensAhead = true
+            try DataBench(load: ahead, folder: folder, sync: sync, isJSON: isJSON).run()
+            return
+        }
+        guard !arguments.isSet("--checkpoint") else {
+            throw UsageError("--checkpoint needs --data DIR, for the journals")
+        }
+        guard !arguments.isSet("--sync") else {
+            throw UsageError("--sync is of no use without --data")
+        }
         let bench = Bench(
             load: load, servers: arguments.isSet("--servers") ? servers : nil, isJSON: isJSON)
         if isIdle {

@@ -4,7 +4,9 @@ import Wire
 
 /// Voters on real sockets in one thread: each waits for the `vote` push, sends its ballot to both
 /// servers, and counts the primary's OK and the result. As many votes are open at any time as
-/// ballots are to be in flight per voter.
+/// ballots are to be in flight per voter; while one is being opened its voters have one less. Where
+/// `opensAhead`, as many again are opened beforehand, and a voter that has its ballots in flight
+/// keeps those votes for later: then it always has as many in flight as it may.
 final class Generator {
     private final class Socket {
         let fd: FileDescriptor
@@ -17,6 +19,11 @@ final class Generator {
         /// When the ballots that are not answered yet were sent, oldest first.
         var sent: [UInt64] = []
         var sentHead = 0
+        /// Votes for which it has not sent its ballot yet, oldest first.
+        var kept: [Int] = []
+        var keptHead = 0
+
+        var inFlight: Int { sent.count - sentHead }
 
         init(fd: consuming FileDescriptor, voter: Int, isPrimary: Bool) {
             self.fd = fd
@@ -119,13 +126,13 @@ final class Generator {
     func run() throws(Failure) {
         let watch = Stopwatch()
         var nextWord = 1.0
-        open(count: load.pipeline)
+        open(count: votesOpen)
         while true {
             try turn()
             let elapsed = watch.seconds
             let isOver = load.votes > 0 ? opened >= load.votes : elapsed >= Double(load.seconds)
             if results >= Int(opened), isOver { break }
-            let missing = load.pipeline - (Int(opened) - results)
+            let missing = votesOpen - (Int(opened) - results)
             if !isOver, missing > 0 { open(count: missing) }
             if elapsed > Double(load.seconds) + 60, load.votes == 0 {
                 throw Failure("no result for a minute")
@@ -138,6 +145,8 @@ final class Generator {
         }
         seconds = watch.seconds
     }
+
+    private var votesOpen: Int { load.opensAhead ? 2 * load.pipeline : load.pipeline }
 
     private func open(count: Int) {
         var count = UInt64(count)
@@ -274,6 +283,13 @@ final class Generator {
             socket.sent.removeAll(keepingCapacity: true)
             socket.sentHead = 0
         }
+        guard socket.keptHead < socket.kept.count else { return }
+        send(socket.kept[socket.keptHead], socket)
+        socket.keptHead += 1
+        if socket.keptHead == socket.kept.count {
+            socket.kept.removeAll(keepingCapacity: true)
+            socket.keptHead = 0
+        }
     }
 
     /// `>4 $4 vote :id $n question :view` and `>5 $6 result :id :yes :no :view`; nil when it is
@@ -306,6 +322,14 @@ final class Generator {
 
     private func cast(_ vote: Int, _ socket: Socket) {
         if firstVote == nil { firstVote = vote }
+        if load.opensAhead, socket.inFlight >= load.pipeline {
+            socket.kept.append(vote)
+        } else {
+            send(vote, socket)
+        }
+    }
+
+    private func send(_ vote: Int, _ socket: Socket) {
         append(vote, socket)
         socket.sent.append(now)
         mark(socket)

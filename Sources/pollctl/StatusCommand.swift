@@ -40,6 +40,7 @@ struct StatusCommand {
                     + "\(primary.number("misses")) missed mean failed",
             ],
         ]
+        rows.append(["state kept", kept(primary)])
         if primary.isGroup { rows.append(["members", primary.members.joined(separator: ", ")]) }
         if primary.isPair { rows.append(["path", path(primary)]) }
         if primary.string("link") == "cut" {
@@ -76,6 +77,19 @@ struct StatusCommand {
         let more = primary.votesOpen.count > 10 ? ", …" : ""
         let open = primary.votesOpen.isEmpty ? "none open" : "open: \(shown)\(more)"
         return "\(open); \(primary.votesClosed) closed"
+    }
+
+    /// Where the primary keeps the state; each server says it of itself in `--json`.
+    private static func kept(_ primary: ServerReport) -> String {
+        guard primary.string("durability") == "disk" else { return "in memory alone" }
+        let checkpoint = primary.number("checkpoint_op")
+        let last = checkpoint > 0 ? "last checkpoint after op \(checkpoint)" : "no checkpoint yet"
+        guard primary.string("sync_mode") == "always" else {
+            return
+                "on disk when the kernel writes it (--sync never): a loss of power loses what was "
+                + "answered last; \(last)"
+        }
+        return "on disk before anything is answered; \(last)"
     }
 
     private static func row(_ address: Address, _ answer: Overview.Answer) -> [String] {
@@ -115,6 +129,7 @@ struct StatusCommand {
             ("restart", .string(primary.string("restart"))),
             ("heartbeat_ms", .integer(primary.number("heartbeat_ms"))),
             ("misses", .integer(primary.number("misses"))),
+            ("durability", .string(primary.string("durability"))),
             ("note", .string(primary.note)),
             ("servers", .array(overview.answers.map(json))),
         ])
@@ -146,6 +161,16 @@ struct StatusCommand {
                 ("op", .integer(report.number("op"))),
                 ("commit", .integer(report.number("commit"))),
                 ("rss_kib", .integer(report.number("rss_kib"))),
+                ("durability", .string(report.string("durability"))),
+                (
+                    "sync_mode",
+                    report.string("sync_mode").isEmpty ? .null : .string(report.string("sync_mode"))
+                ),
+                ("journal_syncs", .integer(report.number("journal_syncs"))),
+                ("journal_bytes", .integer(report.number("journal_bytes"))),
+                ("checkpoint_op", .integer(report.number("checkpoint_op"))),
+                ("loop_turns", .integer(report.number("loop_turns"))),
+                ("loop_longest_turn_us", .integer(report.number("loop_longest_turn_us"))),
                 ("note", .string(report.note)),
             ])
         case .failure(let failure):

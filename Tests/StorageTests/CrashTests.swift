@@ -8,10 +8,16 @@ import Wire
 /// A life: turns until the power goes, as often as there are budgets; nil when all is well.
 private func live(
     seed: Int, budgets: [Int], turns: Int, kills: Bool = false,
-    options: Store.Options = Script.options()
+    options: Store.Options = Script.options(), isBeside: Bool = false
 ) -> (complaint: String?, spent: Int, cuts: Int) {
     let disk = SimulatedDisk()
     var script = Script(seed: seed, isKernelSafe: kills)
+    var options = options
+    if isBeside {
+        let beside = Beside()
+        options.beginBeside = { beside.take($0) }
+        script.beside = beside
+    }
     var chance = Generator(seed: seed &* 31 &+ (budgets.first ?? 0))
     var cuts = 0
     for budget in budgets + [Int.max] {
@@ -57,15 +63,16 @@ private func live(
 }
 
 @Suite struct CrashTests {
-    @Test func everyByteAndCallOfARun() {
-        let whole = live(seed: 1, budgets: [], turns: 8)
+    @Test(arguments: [false, true]) func everyByteAndCallOfARun(isBeside: Bool) {
+        let whole = live(seed: 1, budgets: [], turns: 8, isBeside: isBeside)
         #expect(whole.complaint == nil)
         #expect(whole.spent > 1_000)
         var cuts = 0
-        for budget in 0...whole.spent {
+        for budget in stride(from: 0, through: whole.spent, by: isBeside ? 3 : 1) {
             for losses in 0..<2 {
                 let result = live(
-                    seed: 1, budgets: [budget, budget &* 7 % 997 + losses], turns: 8)
+                    seed: 1, budgets: [budget, budget &* 7 % 997 + losses], turns: 8,
+                    isBeside: isBeside)
                 #expect(result.complaint == nil, "budget \(budget), \(losses)")
                 cuts += result.cuts
                 if result.complaint != nil { return }
@@ -80,7 +87,8 @@ private func live(
         for seed in 0..<500 {
             var generator = Generator(seed: seed)
             let budgets = (0..<4).map { _ in Int.random(in: 0...3_000, using: &generator) }
-            let result = live(seed: seed, budgets: budgets, turns: 12)
+            let result = live(
+                seed: seed, budgets: budgets, turns: 12, isBeside: seed % 2 == 1)
             #expect(result.complaint == nil, "seed \(seed)")
             cuts += result.cuts
             if result.complaint != nil { return }
@@ -94,7 +102,8 @@ private func live(
             let budgets = (0..<4).map { _ in Int.random(in: 0...3_000, using: &generator) }
             let options = Script.options(seed % 2 == 0 ? .always : .never)
             let result = live(
-                seed: seed, budgets: budgets, turns: 12, kills: true, options: options)
+                seed: seed, budgets: budgets, turns: 12, kills: true, options: options,
+                isBeside: seed % 4 >= 2)
             #expect(result.complaint == nil, "seed \(seed)")
         }
     }
@@ -106,7 +115,8 @@ private func live(
             let budgets = (0..<4).map { _ in Int.random(in: 0...3_000, using: &generator) }
             #expect(
                 live(
-                    seed: seed, budgets: budgets, turns: 12, options: Script.options(.never)
+                    seed: seed, budgets: budgets, turns: 12, options: Script.options(.never),
+                    isBeside: seed % 2 == 1
                 ).complaint == nil, "seed \(seed)")
         }
     }

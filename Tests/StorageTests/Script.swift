@@ -1,6 +1,7 @@
 import Journal
 import Linux
 import Storage
+import Synchronization
 import Wire
 
 /// What a replica has appended, and how much of it it has been told to be durable.
@@ -95,12 +96,30 @@ enum Sample {
     }
 }
 
+/// Work that a loop has given away, done when the test says so.
+final class Beside: Sendable {
+    private let works = Mutex<[@Sendable () -> Void]>([])
+
+    func take(_ work: @escaping @Sendable () -> Void) { works.withLock { $0.append(work) } }
+
+    func run() {
+        let list = works.withLock { works in
+            defer { works = [] }
+            return works
+        }
+        for work in list { work() }
+    }
+}
+
 /// A replica that lives: a seed decides what it appends.
 struct Script {
     var model = Model()
     var generator: Generator
     /// Entries through here are committed: never truncated, and checkpoints are taken of them.
     var committed = OpNumber(0)
+
+    /// Where segments are made; nil: at once.
+    var beside: Beside?
 
     /// Only the process can end: what was handed to the kernel stays.
     let isKernelSafe: Bool
@@ -160,6 +179,13 @@ struct Script {
             model.records.append(.restored(op: op))
         }
         try store.append(records)
+        if let beside {
+            // Whatever becomes of the checkpoint, the store waits for its segment in the end.
+            defer { beside.run() }
+            if store.mustWait, committed.rawValue > 0, Bool.random(using: &generator) {
+                try checkpoint(&store)
+            }
+        }
         try store.sync()
         if store.options.durability == .always || isKernelSafe {
             model.synced = model.records.count
@@ -171,15 +197,17 @@ struct Script {
         if case .restored(let op)? = records.last { committed = op }
         if Int.random(in: 0..<4, using: &generator) == 0 {
             let op = committed
-            if op.rawValue > 0 {
-                _ = try store.checkpoint(
-                    op: op, view: ViewNumber(1), snapshot: { Model.snapshot(op) })
-            }
-            if let outcome = store.takeCheckpointOutcome() {
-                switch outcome {
-                case .done: break
-                case .failed(let error), .journalFailed(let error): throw error
-                }
+            if op.rawValue > 0 { try checkpoint(&store) }
+        }
+    }
+
+    private func checkpoint(_ store: inout Store) throws(SystemError) {
+        let op = committed
+        _ = try store.checkpoint(op: op, view: ViewNumber(1), snapshot: { Model.snapshot(op) })
+        if let outcome = store.takeCheckpointOutcome() {
+            switch outcome {
+            case .done: break
+            case .failed(let error), .journalFailed(let error): throw error
             }
         }
     }

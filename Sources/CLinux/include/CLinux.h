@@ -44,6 +44,9 @@ static inline int clinux_open(const char *path, int flags, mode_t mode) {
 static inline int clinux_fallocate(int fd, off_t offset, off_t length) {
     return (int)syscall(SYS_fallocate, fd, 0, offset, length);
 }
+// So are SEEK_DATA (3) and SEEK_HOLE (4); -1: there is none.
+static inline off_t clinux_seek_data(int fd, off_t offset) { return lseek(fd, offset, 3); }
+static inline off_t clinux_seek_hole(int fd, off_t offset) { return lseek(fd, offset, 4); }
 static inline int clinux_accept4(int fd, int flags) {
     return (int)syscall(SYS_accept4, fd, NULL, NULL, flags);
 }
