@@ -14,12 +14,13 @@ package final class Durable {
     let identity: Identity?
     /// Messages that wait for the turn's sync, in order.
     var heldBack: [Envelope] = []
-    /// Bytes in the journal at the last checkpoint.
+    /// Bytes that this process had written to the journal at the last checkpoint; below zero: what
+    /// was found behind it. Otherwise one that is killed again and again would never make one.
     var bytesAtCheckpoint = 0
     var turns: UInt64 = 0
 
     /// With so much behind the last checkpoint another is made.
-    static let bytesPerCheckpoint = 32 << 20
+    var bytesPerCheckpoint: Int { store.options.segmentBytes / 2 }
 
     private init(_ store: consuming Store, _ identity: Identity?, _ recovered: Journal.Recovered?) {
         self.store = store
@@ -35,6 +36,7 @@ package final class Durable {
     ) throws(StoreError) -> Durable {
         var store = try Store(folder: folder, service: nil, id: id, options: options)
         guard let identity = store.identity else { return Durable(store, nil, nil) }
+        let bytesFound = store.survey?.segments.reduce(0) { $0 + $1.end } ?? 0
         let resumption: Store.Resumption
         do throws(StoreError) {
             resumption = try store.resume(isPeerReachable: false)
@@ -61,7 +63,9 @@ package final class Durable {
             return Durable(store, fresh, nil)
         case .refuse: preconditionFailure("refused and gone on")
         }
-        return Durable(store, identity, resumption.recovered)
+        let durable = Durable(store, identity, resumption.recovered)
+        durable.bytesAtCheckpoint = -bytesFound
+        return durable
     }
 
     /// What the core goes on from.
@@ -152,7 +156,7 @@ extension Server {
         case .journalFailed(let error): failDisk(error)
         case nil: break
         }
-        guard durable.store.counts.bytes - durable.bytesAtCheckpoint >= Durable.bytesPerCheckpoint,
+        guard durable.store.counts.bytes - durable.bytesAtCheckpoint >= durable.bytesPerCheckpoint,
             let view = executedView
         else { return }
         syncDisk()

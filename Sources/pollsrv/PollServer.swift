@@ -60,6 +60,10 @@ enum PollServer {
         Flag(
             "--sync", value: "always|never", default: "always",
             "with --data: sync before anything is answered, or leave that to the kernel"),
+        Flag(
+            "--segment", value: "MIB", default: "64",
+            "with --data: the journal's files have this size in MiB, each reserved at once; after "
+                + "half of it a checkpoint is made"),
         Flag("--log-format", value: "text|json", default: "text", "of the messages on stderr"),
         Flag("--test-hooks", "allow pollctl link cut|heal"),
         Flag("--join-after", value: "DUR", default: "0s", hidden: true, "wait before joining"),
@@ -113,12 +117,15 @@ enum PollServer {
     {
         let durability = try arguments.choice("--sync", default: "always", of: ["always", "never"])
         guard let folder = arguments.string("--data") else {
-            guard !arguments.isSet("--sync") else {
-                throw UsageError("--sync is of no use without --data")
+            for flag in ["--sync", "--segment"] where arguments.isSet(flag) {
+                throw UsageError("\(flag) is of no use without --data")
             }
             return nil
         }
+        guard !folder.isEmpty else { throw UsageError("--data: the name of a folder is needed") }
         var options = Store.Options()
+        options.segmentBytes =
+            try Int(arguments.number("--segment", default: 64, in: 1...1_024)) << 20
         options.durability = durability == "never" ? .never : .always
         let isIDGiven = arguments.isSet("--id") || arguments.isSet("--priority")
         return try Durable.open(
