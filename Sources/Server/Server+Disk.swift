@@ -96,7 +96,7 @@ package final class Durable {
 // The journal's place in a turn: what a step has to remember is appended, once a turn all of it is
 // written and synced, and only then anything leaves that vouches for it.
 extension Server {
-    /// From here on the folder is of this service.
+    /// From here on the folder is of this service, which others have.
     func claimFolder(_ service: ServiceID) {
         guard let durable, durable.store.identity == nil else { return }
         do throws(SystemError) {
@@ -110,6 +110,14 @@ extension Server {
     func append(_ records: [Record], _ effects: [Replication.Effect]) {
         guard let durable, !records.isEmpty, exitCode == nil else { return }
         do throws(SystemError) {
+            if durable.store.identity == nil {
+                // A new service. Were its first view not there with the folder's identity, a process
+                // that ended in between would wait for a service that nobody has.
+                guard let service else { preconditionFailure("records of no service") }
+                try durable.store.create(
+                    Identity(service: service, id: me.id, instance: me.instance), records)
+                return
+            }
             for case .restore(let op, let snapshot) in effects {
                 let view = replica.view?.number ?? ViewNumber(0)
                 try durable.store.receive(op: op, view: view, snapshot: snapshot)

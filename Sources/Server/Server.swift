@@ -87,6 +87,7 @@ package final class Server {
     var exitCode: Int32?
 
     var now: UInt64 = 0
+    var startedAt: UInt64 = 0
     var nextTick: UInt64 = 0
 
     struct Stopping {
@@ -163,7 +164,7 @@ package final class Server {
     package func run() throws(SystemError) -> Int32 {
         try heartbeats.start()
         now = Clock.monotonicNanoseconds()
-        nextTick = now
+        (startedAt, nextTick) = (now, now)
         log.info(
             "listening on \(listenWords), replica \(me.id), process \(me.pid); \(stateWords)")
         if settings.election == .bully { sayStarted() }

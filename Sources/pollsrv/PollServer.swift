@@ -80,6 +80,7 @@ enum PollServer {
 
     static func main() {
         Terminal.openStandardDescriptors()
+        Signals.ignoreFileSizeLimit()
         do {
             switch try syntax.parse(Array(CommandLine.arguments.dropFirst())) {
             case .show(let text): Terminal.print(text)

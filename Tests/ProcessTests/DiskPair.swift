@@ -51,7 +51,7 @@ final class DiskPair {
             name(index), "pollsrv",
             [
                 "--\(mode)", "--listen", "127.0.0.1:\(own)", "--peer", "127.0.0.1:\(peer)",
-                "--data", folder(index), "--heartbeat", "100ms", "--rooms",
+                "--data", folder(index), "--heartbeat", "100ms", "--no-restart", "--rooms",
                 cluster.folder.appending(path: "rooms").path,
             ] + (names.isEmpty ? [] : Self.votes) + flags,
             environment: environments[index])

@@ -25,8 +25,10 @@ extension ProcessSuite.Disks {
         /// A server's folder, with a vote in it; nobody uses it any more.
         private func makeFolder(_ cluster: Cluster) throws {
             let process = try cluster.start("maker", "pollsrv", flags(cluster))
+            let question = "before" + String(repeating: "!", count: 1_000)
             _ = try cluster.eventually("a vote") {
-                try? RawClient(cluster.ports[0]).ask("VOTE.OPEN before ROLL open") == .number(1)
+                try? RawClient(cluster.ports[0]).ask("VOTE.OPEN \(question) ROLL open")
+                    == .number(1)
                     ? true : nil
             }
             kill(process.processIdentifier, SIGKILL)
@@ -147,6 +149,10 @@ extension ProcessSuite.Disks {
                 let said = cluster.said("limited", "err")
                 let words = "fallocate \(path(cluster))/segment-1.new: File too large"
                 #expect(said.contains(words), "\(said)")
+                try makeFolder(cluster)
+                let limit = ["sh", "-c", "ulimit -f 1 && exec \"$@\"", "sh"]
+                try refuse(
+                    cluster, "pwrite \(path(cluster))/segment-1: File too large", prefix: limit)
             }
         }
 

@@ -61,4 +61,6 @@ struct FaultDisk {
         let text = try? String(contentsOfFile: control.path + ".hits", encoding: .utf8)
         return (text ?? "").split(separator: "\n").map(String.init)
     }
+
+    func forgetHits() { unlink(control.path + ".hits") }
 }

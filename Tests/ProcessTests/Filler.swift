@@ -2,6 +2,11 @@ import Foundation
 
 /// Fills journals quickly: votes with long questions, which close by their deadlines.
 enum Filler {
+    static func fill(_ pair: DiskPair, during seconds: Double) throws {
+        let end = Date().addingTimeInterval(seconds)
+        try fill(pair) { Date() >= end }
+    }
+
     /// Goes on until `isEnough`, whoever leads.
     static func fill(_ pair: DiskPair, within seconds: Double = 60, until isEnough: () -> Bool)
         throws

@@ -5,7 +5,8 @@
 //                       replaced (by rename) while the server runs
 //
 // A fault: CALL NAME SKIP TIMES WHAT
-//   CALL    open, read, pwrite, fdatasync, fsync, fallocate, rename, mkdir, unlink, ftruncate
+//   CALL    open, read, pwrite, fdatasync, fsync, fallocate, rename, mkdir, unlink, ftruncate; `*`:
+//           any of them
 //   NAME    the path behind the folder begins with this; `*`: any, and the folder itself
 //   SKIP    so many calls that match go well first
 //   TIMES   so many then fail; 0: all
@@ -110,9 +111,9 @@ static verdict judge(const char *call, const char *path) {
         char fault_call[32], fault_name[256], fault_what[64];
         long skip, times;
         if (sscanf(line, "%31s %255s %ld %ld %63s", fault_call, fault_name, &skip, &times,
-                   fault_what) != 5 ||
-            strcmp(fault_call, call))
+                   fault_what) != 5)
             continue;
+        if (strcmp(fault_call, "*") && strcmp(fault_call, call)) continue;
         if (strcmp(fault_name, "*") && strncmp(name, fault_name, strlen(fault_name))) continue;
         long number = counts[index]++;
         if (number < skip || (times && number >= skip + times)) continue;
