@@ -34,6 +34,36 @@ extension ProcessSuite.Disks {
             print("\(rounds) kills of both, \(pair.ledger.count) ballots acknowledged and present")
         }
 
+        /// No life is long enough for a checkpoint, and yet there is one in the end: a journal that only
+        /// grew would make each start longer than the one before.
+        @Test func manyShortLivesMakeACheckpoint() throws {
+            let pair = try DiskPair(clients: 0, flags: ["--segment", "1"])
+            defer { pair.end() }
+            func isThere() throws -> Bool {
+                try FileManager.default.contentsOfDirectory(atPath: pair.folder(0))
+                    .contains { $0.hasPrefix("checkpoint-") && !$0.hasSuffix(".new") }
+            }
+            for life in 1...8 {
+                try pair.start(0, "primary")
+                _ = try pair.cluster.eventually("a primary") {
+                    (try? pair.cluster.info(pair.cluster.ports[0]))?["mode"] == "primary"
+                        ? true : nil
+                }
+                if life > 4 {
+                    // What the lives before have written is more than half a segment.
+                    _ = try pair.cluster.eventually("a checkpoint") { try isThere() ? true : nil }
+                } else {
+                    var rounds = 0
+                    try Filler.fill(pair) {
+                        rounds += 1
+                        return rounds > 3
+                    }
+                    if life == 1 { #expect(try !isThere(), "one life is enough") }
+                }
+                try pair.kill([0])
+            }
+        }
+
         /// One after the other, so that the survivor goes on alone in between, or waits for the
         /// other: whoever is started first alone must not go on without what the other has.
         @Test func oneAfterTheOther() throws {

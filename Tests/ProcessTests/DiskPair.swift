@@ -13,7 +13,7 @@ final class DiskPair {
     var environments: [[String: String]] = [[:], [:]]
     private(set) var servers: [Process?] = [nil, nil]
 
-    static let votes = ["--voters", "3", "--votes", "1000000000", "--interval", "5ms"]
+    static let votes = ["--voters", "3", "--votes", "1000000000", "--interval", "20ms"]
 
     /// `clients`: how many vote, and may be witnesses.
     init(clients: Int = 3, flags: [String] = []) throws {
