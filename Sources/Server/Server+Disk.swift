@@ -12,6 +12,9 @@ package final class Durable {
     let recovered: Journal.Recovered?
     /// Whose the folder is; nil: nobody's yet.
     let identity: Identity?
+    /// What was to be remembered before the folder was anybody's: a view that others have told of.
+    /// Until then nothing would be broken by forgetting it, as the next start is a new instance.
+    var unclaimed: [Record] = []
     /// Messages that wait for the turn's sync, in order.
     var heldBack: [Envelope] = []
     /// Bytes that this process had written to the journal at the last checkpoint; below zero: what
@@ -96,12 +99,13 @@ package final class Durable {
 // The journal's place in a turn: what a step has to remember is appended, once a turn all of it is
 // written and synced, and only then anything leaves that vouches for it.
 extension Server {
-    /// From here on the folder is of this service, which others have.
+    /// From here on the folder is of this service.
     func claimFolder(_ service: ServiceID) {
         guard let durable, durable.store.identity == nil else { return }
         do throws(SystemError) {
             try durable.store.create(
-                Identity(service: service, id: me.id, instance: me.instance))
+                Identity(service: service, id: me.id, instance: me.instance), durable.unclaimed)
+            durable.unclaimed = []
         } catch {
             failDisk(error)
         }
@@ -111,11 +115,10 @@ extension Server {
         guard let durable, !records.isEmpty, exitCode == nil else { return }
         do throws(SystemError) {
             if durable.store.identity == nil {
+                durable.unclaimed += records
                 // A new service. Were its first view not there with the folder's identity, a process
                 // that ended in between would wait for a service that nobody has.
-                guard let service else { preconditionFailure("records of no service") }
-                try durable.store.create(
-                    Identity(service: service, id: me.id, instance: me.instance), records)
+                if let service { claimFolder(service) }
                 return
             }
             for case .restore(let op, let snapshot) in effects {

@@ -165,7 +165,7 @@ extension ProcessSuite.Disks {
                 try FileManager.default.removeItem(atPath: data)
                 try FileManager.default.createSymbolicLink(
                     atPath: data, withDestinationPath: "\(data)-away")
-                try refuse(cluster, "open \(data)/lock: No such file or directory")
+                try refuse(cluster, "open \(data): No such file or directory")
             }
         }
 
