@@ -123,19 +123,26 @@ extension Files {
         return size
     }
 
-    /// Opens a file only to lock it. `isShared`: with any number of others, and only if it exists.
-    /// nil: somebody has a lock that does not go with this one.
-    package static func openLocked(_ path: String, isShared: Bool) throws(SystemError)
+    /// Opens a folder only to lock it. `isShared`: with any number of others. nil: somebody has a
+    /// lock that does not go with this one. Not a file in it: a lock of a file is no obstacle to who
+    /// removes the file and makes another.
+    package static func lockFolder(_ path: String, isShared: Bool) throws(SystemError)
         -> FileDescriptor?
     {
-        let flags = isShared ? O_RDONLY : O_RDWR | O_CREAT
-        let raw = uninterrupted { clinux_open(path, flags | O_CLOEXEC, 0o644) }
+        let raw = uninterrupted { clinux_open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0) }
         guard raw >= 0 else { throw SystemError("open", path) }
-        let file = FileDescriptor(owning: raw)
+        let folder = FileDescriptor(owning: raw)
         let kind = isShared ? LOCK_SH : LOCK_EX
-        if uninterrupted({ flock(file.raw, kind | LOCK_NB) }) == 0 { return file }
+        if uninterrupted({ flock(folder.raw, kind | LOCK_NB) }) == 0 { return folder }
         guard errno == EWOULDBLOCK else { throw SystemError("flock", path) }
         return nil
+    }
+
+    /// Makes sure of a file that may be written.
+    package static func touch(_ path: String) throws(SystemError) {
+        let raw = uninterrupted { clinux_open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o644) }
+        guard raw >= 0 else { throw SystemError("open", path) }
+        close(raw)
     }
 
     package static func close(_ raw: CInt) {

@@ -176,6 +176,10 @@ package struct SignalQueue: ~Copyable {
 
 /// The signals that our programs send and listen to.
 package enum Signals {
+    /// From here on a file that may not grow (`ulimit -f`) makes the call fail, as a full disk does,
+    /// and does not end the process.
+    package static func ignoreFileSizeLimit() { _ = Glibc.signal(SIGXFSZ, SIG_IGN) }
+
     package static let terminate = SIGTERM
     package static let interrupt = SIGINT
     package static let kill = SIGKILL

@@ -23,7 +23,7 @@ extension Server {
 
     /// Gives the core what the turn has brought.
     func proposeTurn() {
-        guard !batch.isEmpty || !turnWaiters.isEmpty else { return }
+        guard !batch.isEmpty || !turnWaiters.isEmpty, !joining.isProbing else { return }
         guard replica.acceptsRequests, leads else {
             // While a view is being chosen or entered requests wait; it takes moments.
             if !replica.isPrimary { refuseTurn() }

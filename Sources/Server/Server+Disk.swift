@@ -48,6 +48,9 @@ package final class Durable {
     let recovered: Journal.Recovered?
     /// Whose the folder is; nil: nobody's yet.
     let identity: Identity?
+    /// What was to be remembered before the folder was anybody's: a view that others have told of.
+    /// Until then nothing would be broken by forgetting it, as the next start is a new instance.
+    var unclaimed: [Record] = []
     /// What waits for a sync, in the order of the steps that asked for it.
     var outputs: [Output] = []
     /// Of the journal, that have ended.
@@ -66,11 +69,12 @@ package final class Durable {
     /// When the checkpoint that is being written was begun, and how long the last one took.
     var checkpointStart: UInt64 = 0
     var checkpointNanoseconds: UInt64 = 0
-    /// Bytes in the journal at the last checkpoint.
+    /// Bytes that this process had written to the journal at the last checkpoint; below zero: what
+    /// was found behind it. Otherwise one that is killed again and again would never make one.
     var bytesAtCheckpoint = 0
 
     /// With so much behind the last checkpoint another is made.
-    static let bytesPerCheckpoint = 32 << 20
+    var bytesPerCheckpoint: Int { store.options.segmentBytes / 2 }
 
     private init(
         _ store: consuming Store, _ helpers: Helpers, _ identity: Identity?,
@@ -93,6 +97,7 @@ package final class Durable {
         var store = try Store(
             folder: folder, service: nil, id: id, options: helpers.serve(options))
         guard let identity = store.identity else { return Durable(store, helpers, nil, nil) }
+        let bytesFound = store.survey?.segments.reduce(0) { $0 + $1.end } ?? 0
         let resumption: Store.Resumption
         do throws(StoreError) {
             resumption = try store.resume(isPeerReachable: false)
@@ -122,7 +127,9 @@ package final class Durable {
             return Durable(store, helpers, fresh, nil)
         case .refuse: preconditionFailure("refused and gone on")
         }
-        return Durable(store, helpers, identity, resumption.recovered)
+        let durable = Durable(store, helpers, identity, resumption.recovered)
+        durable.bytesAtCheckpoint = -bytesFound
+        return durable
     }
 
     /// Whether something waits for a sync: then all that follows waits, too.
@@ -191,7 +198,8 @@ extension Server {
         guard let durable, durable.store.identity == nil else { return }
         do throws(SystemError) {
             try durable.store.create(
-                Identity(service: service, id: me.id, instance: me.instance))
+                Identity(service: service, id: me.id, instance: me.instance), durable.unclaimed)
+            durable.unclaimed = []
         } catch {
             failDisk(error)
         }
@@ -200,6 +208,13 @@ extension Server {
     func append(_ records: [Record], _ effects: [Replication.Effect]) {
         guard let durable, !records.isEmpty, exitCode == nil else { return }
         do throws(SystemError) {
+            if durable.store.identity == nil {
+                durable.unclaimed += records
+                // A new service. Were its first view not there with the folder's identity, a process
+                // that ended in between would wait for a service that nobody has.
+                if let service { claimFolder(service) }
+                return
+            }
             for case .restore(let op, let snapshot) in effects {
                 let view = replica.view?.number ?? ViewNumber(0)
                 try durable.store.receive(op: op, view: view, snapshot: snapshot)
@@ -277,7 +292,7 @@ extension Server {
 
     /// Once enough has been written since the last one, of a state of which everything is durable.
     func checkpointIfDue(_ durable: Durable) {
-        guard durable.store.counts.bytes - durable.bytesAtCheckpoint >= Durable.bytesPerCheckpoint,
+        guard durable.store.counts.bytes - durable.bytesAtCheckpoint >= durable.bytesPerCheckpoint,
             !durable.isBehind, exitCode == nil, let view = executedView
         else { return }
         let copy = executor

@@ -8,6 +8,9 @@ struct Joining {
     /// Started as primary, and not yet known whether a service is running.
     var isDeciding = false
     var decideBy: UInt64 = 0
+    /// Alone in the journal's view, and not yet known whether a copy of the folder is in use at one of
+    /// the peers: nothing is proposed meanwhile, as both would acknowledge it alone.
+    var isProbing = false
     /// A backup waits so long before it asks to join.
     var startAt: UInt64 = 0
     /// Where to ask next.
@@ -110,7 +113,12 @@ extension Server {
         joining.target = settings.peers.first
         joining.nextDial = now
         joining.startAt = now + settings.joinAfterMilliseconds * 1_000_000
-        joining.isDeciding = settings.startsAsPrimary
+        joining.isDeciding = settings.startsAsPrimary && service == nil
+        if let service {
+            log.info(
+                "the folder is of service \(service), which it has not got yet: waiting for the "
+                    + "other replica; to begin a new service instead, give --data another folder")
+        }
         joining.decideBy = now + Joining.decideTimeMax
         if joining.isDeciding, settings.peers.isEmpty {
             createService("there is nobody to look for")
@@ -128,11 +136,28 @@ extension Server {
             "going on from the journal: op \(replica.op), view \(replica.view?.number ?? ViewNumber(0))"
         )
         restart.nextSpawn = now + Restart.graceNanoseconds
+        // Who is alone in its view has nobody to call, and would never learn of a copy.
+        if replica.view?.backups.isEmpty == true {
+            for peer in settings.peers where peer != me.address {
+                dial(peer, kind: .calling(peer))
+                joining.isProbing = true
+            }
+        }
         step(.resume)
         restartClocks()
     }
 
+    private func endProbing() {
+        guard joining.isProbing else { return }
+        let isCalling = connections.contains { connection in
+            guard let connection, case .calling = connection.kind else { return false }
+            return connection.isOpen
+        }
+        if !isCalling || now > startedAt + Joining.dialTimeMax { joining.isProbing = false }
+    }
+
     func tickJoining() {
+        endProbing()
         guard stopping == nil else { return }
         if let started = joining.dialStarted, now > started + Joining.dialTimeMax {
             for case let connection? in connections {
@@ -228,21 +253,15 @@ extension Server {
     }
 
     func createService(_ reason: String) {
-        guard joining.isDeciding else { return }
-        if let service {
-            log.warnOnce(
-                "the journal is one of service \(service) and has nothing of it yet: waiting for a "
-                    + "server that has; to begin a new service instead, give --data another folder")
-            return
-        }
+        guard joining.isDeciding, service == nil else { return }
         joining.isDeciding = false
         let id = ServiceID(high: Entropy.next(), low: Entropy.next())
         service = id
-        claimFolder(id)
         log.info("beginning a new service \(id): \(reason)")
         restart.nextSpawn = now + Restart.graceNanoseconds
         if let restoration = joining.restoration {
             joining.restoration = nil
+            claimFolder(id)
             adopt(restoration)
             guard exitCode == nil else { return }
         }

@@ -102,9 +102,15 @@ extension Server {
             return
         }
         if hello.member.instance == me.instance {
-            close(connection)
-            log.warnOnce(
-                "one address of --peer or --join is this server's own; give the others' alone")
+            if answer {
+                let own = ownHello()
+                connection.write { own.encode(into: &$0) }
+                markDirty(connection)
+                connection.isClosing = true
+            } else {
+                close(connection)
+            }
+            onOwnInstance(hello.member, wasDialed: !answer)
             return
         }
         if cutInstances.contains(hello.member.instance) {
@@ -148,6 +154,29 @@ extension Server {
         }
         register(hello, connection, wasDialed: !answer)
     }
+
+    /// Somebody calls itself this replica: this process itself, or one on a copy of its folder. Two of
+    /// them might acknowledge different things, so whoever has just come and calls the other ends;
+    /// both do if both have.
+    private func onOwnInstance(_ member: Member, wasDialed: Bool) {
+        if member.pid == me.pid, member.host == me.host {
+            log.warnOnce(
+                "one address of --peer or --join is this server's own; give the others' alone")
+            return
+        }
+        let text =
+            "process \(member.pid) at \(member.address) is this very replica, on a copy of its "
+            + "folder; only one of the two may run"
+        guard wasDialed, now < startedAt + Self.newcomerNanoseconds else {
+            log.warnOnce(text)
+            return
+        }
+        let folder = durable.map { "\($0.store.folder): " } ?? ""
+        log.error("\(folder)\(text): remove the copy that has not gone on")
+        exitCode = exitCode ?? 74
+    }
+
+    private static var newcomerNanoseconds: UInt64 { 10_000_000_000 }
 
     private func register(_ hello: PeerHello, _ connection: Connection, wasDialed: Bool) {
         let instance = hello.member.instance
@@ -258,8 +287,6 @@ extension Server {
             return
         }
         if cutInstances.contains(instance) { return }
-        // A folder that is nobody's yet cannot remember anything; to join is the way in.
-        if let durable, durable.store.identity == nil { return }
         if arguments.equals(1, "ping") || arguments.equals(1, "pong") {
             guard arguments.count == 3 else { return }
             if arguments.equals(1, "ping") {

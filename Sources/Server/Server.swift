@@ -91,6 +91,7 @@ package final class Server {
     var exitCode: Int32?
 
     var now: UInt64 = 0
+    var startedAt: UInt64 = 0
     var nextTick: UInt64 = 0
     var loop = LoopFigures()
 
@@ -175,7 +176,7 @@ package final class Server {
     package func run() throws(SystemError) -> Int32 {
         try heartbeats.start()
         now = Clock.monotonicNanoseconds()
-        nextTick = now
+        (startedAt, nextTick) = (now, now)
         log.info(
             "listening on \(listenWords), replica \(me.id), process \(me.pid); \(stateWords)")
         if settings.election == .bully { sayStarted() }
@@ -253,7 +254,8 @@ package final class Server {
     /// not wait for news.
     private var isMoreDue: Bool {
         if driver.isDirty || areWitnessesChanged || durable?.mayGoOn == true { return true }
-        return replica.acceptsRequests && leads && (!batch.isEmpty || !turnWaiters.isEmpty)
+        return replica.acceptsRequests && leads && !joining.isProbing
+            && (!batch.isEmpty || !turnWaiters.isEmpty)
     }
 
     private func tick() {

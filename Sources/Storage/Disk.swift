@@ -9,7 +9,8 @@ package protocol Disk: Sendable {
     /// What was reserved at the file's end and never written may be left out, but for as many zeros
     /// as a record may have bytes.
     func read(_ path: String) throws(SystemError) -> [UInt8]
-    /// An open file that is locked until it is closed; nil when another has the lock.
+    /// Locks the folder of this file, which is made and must be writable. What is opened holds the
+    /// lock until it is closed; nil when another has it.
     func lock(_ path: String) throws(SystemError) -> OpenFile?
     func create(_ path: String) throws(SystemError) -> OpenFile
     func open(_ path: String) throws(SystemError) -> OpenFile
@@ -89,8 +90,10 @@ package struct LinuxDisk: Disk {
     }
 
     package func lock(_ path: String) throws(SystemError) -> OpenFile? {
-        guard let file = try Files.openLocked(path, isShared: false) else { return nil }
-        return OpenFile(handle: file.release(), path: path)
+        let folder = OpenFolder.parent(of: path)
+        guard let lock = try Files.lockFolder(folder, isShared: false) else { return nil }
+        try Files.touch(path)
+        return OpenFile(handle: lock.release(), path: path)
     }
 
     package func create(_ path: String) throws(SystemError) -> OpenFile {

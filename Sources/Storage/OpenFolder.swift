@@ -97,8 +97,8 @@ extension Store {
         }
     }
 
-    /// Without an identity there may be no more than a first segment without a record: the process
-    /// ended while it made the journal.
+    /// Without an identity there may be no more than a first segment as it was born: the process
+    /// ended while it made the journal, and nobody had heard of it yet.
     private static func checkBlank(_ folder: String, _ disk: any Disk, _ names: [String])
         throws(StoreError)
     {
@@ -110,7 +110,7 @@ extension Store {
                 let bytes = try system { () throws(SystemError) in
                     try disk.read("\(folder)/\(name)")
                 }
-                isEmpty = bytes.dropFirst(SegmentHeader.byteCount).allSatisfy { $0 == 0 }
+                isEmpty = isNewborn(bytes)
             }
             guard isEmpty else {
                 throw .refused(
@@ -118,6 +118,15 @@ extension Store {
                     reason: "missing, though there is \(name); put it back, or start in an empty "
                         + "folder and join")
             }
+        }
+    }
+
+    private static func isNewborn(_ bytes: [UInt8]) -> Bool {
+        do throws(Flaw) {
+            let header = try SegmentHeader(bytes.span)
+            return bytes.dropFirst(header.born).allSatisfy { $0 == 0 }
+        } catch {
+            return false
         }
     }
 

@@ -156,9 +156,21 @@ package struct Store: ~Copyable {
 
     // MARK: Beginning
 
-    /// Makes the journal of a replica in a blank folder.
-    package mutating func create(_ identity: Identity) throws(SystemError) {
+    /// Makes the journal of a replica in a blank folder. `records`: what it is bound to from the
+    /// beginning; there is no journal of this identity without them.
+    ///
+    /// Precondition: none of them is an entry.
+    package mutating func create(_ identity: Identity, _ records: [Record] = []) throws(SystemError)
+    {
         precondition(self.identity == nil, "\(folder) has an identity")
+        for record in records {
+            do {
+                try standing.apply(record)
+            } catch {
+                preconditionFailure("a journal would begin with a contradiction: \(error.text)")
+            }
+        }
+        precondition(standing.op == OpNumber(0), "a journal would begin with entries")
         try guarded { store throws(SystemError) in
             // The identity last: without it the folder is blank.
             try store.begin(identity, number: 1, firstOp: OpNumber(1), previous: 0, after: nil)

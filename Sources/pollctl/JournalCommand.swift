@@ -29,12 +29,10 @@ struct JournalCommand {
                     : "\(folder)/identity: missing, though there are segments", .io)
         }
         // Held while it is read, so that no server begins to write meanwhile.
-        let lock =
-            names.contains("lock")
-            ? try io { () throws(SystemError) in
-                try Files.openLocked("\(folder)/lock", isShared: true)
-            } : nil
-        let isInUse = lock == nil && names.contains("lock")
+        let lock = try io { () throws(SystemError) in
+            try Files.lockFolder(folder, isShared: true)
+        }
+        let isInUse = lock == nil
         let identity = try readIdentity()
         let inspection = try io { () throws(SystemError) in
             try Inspection(

@@ -64,6 +64,10 @@ enum PollServer {
             "--restore", value: "FILE", default: "none",
             "with --primary: begin a new service from a copy that pollctl backup wrote; the folder "
                 + "of --data must be empty, and no service be running at --peer"),
+        Flag(
+            "--segment", value: "MIB", default: "64",
+            "with --data: the journal's files have this size in MiB, each reserved at once; after "
+                + "half of it a checkpoint is made"),
         Flag("--log-format", value: "text|json", default: "text", "of the messages on stderr"),
         Flag("--test-hooks", "allow pollctl link cut|heal"),
         Flag("--join-after", value: "DUR", default: "0s", hidden: true, "wait before joining"),
@@ -81,6 +85,7 @@ enum PollServer {
 
     static func main() {
         Terminal.openStandardDescriptors()
+        Signals.ignoreFileSizeLimit()
         do {
             switch try syntax.parse(Array(CommandLine.arguments.dropFirst())) {
             case .show(let text): Terminal.print(text)
@@ -155,12 +160,15 @@ enum PollServer {
     ) throws -> Durable? {
         let durability = try arguments.choice("--sync", default: "always", of: ["always", "never"])
         guard let folder = arguments.string("--data") else {
-            guard !arguments.isSet("--sync") else {
-                throw UsageError("--sync is of no use without --data")
+            for flag in ["--sync", "--segment"] where arguments.isSet(flag) {
+                throw UsageError("\(flag) is of no use without --data")
             }
             return nil
         }
+        guard !folder.isEmpty else { throw UsageError("--data: the name of a folder is needed") }
         var options = Store.Options()
+        options.segmentBytes =
+            try Int(arguments.number("--segment", default: 64, in: 1...1_024)) << 20
         options.durability = durability == "never" ? .never : .always
         if isNew { return try Durable.openBlank(folder: folder, options: options) }
         let isIDGiven = arguments.isSet("--id") || arguments.isSet("--priority")
@@ -290,6 +298,7 @@ enum PollServer {
         var list: [String] = []
         let inherited = [
             "--heartbeat", "--misses", "--restart-delay", "--log-format", "--reply-delay", "--sync",
+            "--segment",
         ]
         for name in inherited {
             if let value = arguments.string(name) { list += [name, value] }

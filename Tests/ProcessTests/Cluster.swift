@@ -52,13 +52,16 @@ final class Cluster {
     @discardableResult
     func start(
         _ name: String, _ program: String, _ arguments: [String], input: String? = nil,
-        from source: FileHandle? = nil
+        from source: FileHandle? = nil, environment: [String: String] = [:]
     ) throws -> Process {
         let process = Process()
         process.executableURL =
             program.hasPrefix("/")
             ? URL(filePath: program) : Self.binaries.appending(path: program)
         process.arguments = arguments
+        if !environment.isEmpty {
+            process.environment = ProcessInfo.processInfo.environment.merging(environment) { $1 }
+        }
         process.currentDirectoryURL = folder
         process.standardInput = source ?? FileHandle.nullDevice
         if let input {
@@ -102,10 +105,11 @@ final class Cluster {
 
     static let names = ["ann", "bob", "cem", "dora", "eve"]
 
-    func client(_ name: String, votes: Int = 0) throws {
+    func client(_ name: String, votes: Int = 0, _ flags: [String] = []) throws {
         try start(
             name, "pollclient",
-            ["--servers", servers, "--name", name, "--log", log(name), "--votes", "\(votes)"])
+            ["--servers", servers, "--name", name, "--log", log(name), "--votes", "\(votes)"]
+                + flags)
     }
 
     func log(_ name: String) -> String { folder.appending(path: "\(name).log").path }

@@ -1,0 +1,184 @@
+import Foundation
+import Testing
+
+/// A fault that a replica cannot go on with.
+struct FatalFault: Sendable, CustomTestStringConvertible {
+    let fault: String
+    /// The call and file that the last words name.
+    let words: String
+    /// It strikes only when the next segment is begun.
+    var isAtNextSegment = false
+
+    var testDescription: String { fault }
+
+    static let all = [
+        FatalFault(fault: "pwrite segment- 0 0 \(FaultDisk.noSpace)", words: "pwrite"),
+        FatalFault(fault: "fdatasync segment- 0 0 \(FaultDisk.inputOutput)", words: "fdatasync"),
+        FatalFault(
+            fault: "fallocate segment-2 0 0 \(FaultDisk.noSpace)", words: "fallocate",
+            isAtNextSegment: true),
+    ]
+}
+
+extension ProcessSuite.Disks {
+    /// Disks that fail while servers run.
+    @Suite(.serialized, .enabled(if: FaultDisk.compiler != nil, "it takes a C compiler"))
+    struct Faults {
+        /// A pair, each on a disk that can fail, in files of 1 MiB.
+        private func with(clients: Int = 3, _ body: (DiskPair, [FaultDisk]) throws -> Void) throws {
+            let pair = try DiskPair(clients: clients, flags: ["--segment", "1"])
+            defer { pair.end() }
+            let disks = try (0...1).map {
+                try FaultDisk(folder: pair.folder($0), home: pair.cluster.folder)
+            }
+            pair.environments = disks.map(\.environment)
+            try body(pair, disks)
+        }
+
+        /// The disk of `victim` fails: it ends with the right words, the other goes on, nothing that
+        /// was acknowledged is lost, and with a good disk it comes back.
+        private func fail(_ victim: Int, _ fault: FatalFault, _ pair: DiskPair, _ disk: FaultDisk)
+            throws
+        {
+            try pair.ledger.waitForMore()
+            pair.ledger.restartGap()
+            try disk.set([fault.fault])
+            if fault.isAtNextSegment {
+                try Filler.fill(pair) { !disk.hits.isEmpty }
+            }
+            #expect(try pair.cluster.waitForExit(pair.name(victim)) == 74)
+            #expect(disk.hits.count == 1, "a call was made again: \(disk.hits)")
+            let said = pair.cluster.said(pair.name(victim), "err").split(separator: "\n")
+            let errors = said.filter { $0.contains("error: ") }
+            #expect(errors.count == 1, "\(said)")
+            #expect(said.last == errors.first, "it went on: \(said)")
+            let words = "the journal cannot be written: \(fault.words) \(pair.folder(victim))/"
+            #expect(errors.first?.contains(words) == true, "\(errors)")
+            try pair.ledger.waitForMore()
+            print("\(fault.fault): \(Int(pair.ledger.gap * 1_000)) ms without an acknowledgement")
+            if !pair.names.isEmpty { try pair.waitForResults() }
+            #expect(try pair.leader() == 1 - victim)
+            try pair.check()
+            try disk.heal()
+            try pair.start(victim, victim == 0 ? "primary" : "backup")
+            try pair.checkBoth()
+        }
+
+        @Test(arguments: FatalFault.all, [true, false])
+        func theReplicaStepsDown(_ fault: FatalFault, isPrimary: Bool) throws {
+            try with { (pair, disks) throws in
+                try pair.begin()
+                let leader = try pair.leader()
+                let victim = isPrimary ? leader : 1 - leader
+                try fail(victim, fault, pair, disks[victim])
+            }
+        }
+
+        /// No client is a witness: the proof that its process has exited is all there is.
+        @Test(arguments: [true, false]) func withoutWitnesses(isPrimary: Bool) throws {
+            try with(clients: 0) { (pair, disks) throws in
+                try pair.begin()
+                let leader = try pair.leader()
+                let victim = isPrimary ? leader : 1 - leader
+                try fail(victim, FatalFault.all[1], pair, disks[victim])
+            }
+        }
+
+        /// The power fails for both disks: neither says what it cannot keep.
+        @Test func bothDisksFail() throws {
+            try with { (pair, disks) throws in
+                try pair.begin()
+                try pair.ledger.waitForMore()
+                for disk in disks { try disk.set(["fdatasync segment- 3 0 5"]) }
+                for index in 0...1 {
+                    #expect(try pair.cluster.waitForExit(pair.name(index)) == 74)
+                }
+                for disk in disks { try disk.heal() }
+                for index in 0...1 { try pair.start(index, "backup") }
+                try pair.checkBoth()
+            }
+        }
+
+        /// A kernel may take fewer bytes than it is given, and nobody must notice.
+        @Test func shortWrites() throws {
+            try with { (pair, disks) throws in
+                for disk in disks { try disk.set(["pwrite * 0 0 short:13"]) }
+                try pair.begin()
+                try pair.ledger.waitForMore(50)
+                #expect(disks.allSatisfy { $0.hits.count > 50 })
+                try pair.kill([0, 1])
+                for disk in disks { try disk.set(["read * 0 0 short:13"]) }
+                for index in 0...1 { try pair.start(index, "backup") }
+                try pair.checkBoth()
+                for disk in disks { #expect(disk.hits.contains { $0.hasPrefix("read ") }) }
+                #expect(!pair.cluster.words.contains("cut there"))
+            }
+        }
+
+        /// Said, and tried again; the journal keeps everything meanwhile.
+        @Test func noCheckpointCanBeWritten() throws {
+            try with { (pair, disks) throws in
+                try pair.begin()
+                for disk in disks { try disk.set(["pwrite checkpoint- 0 0 28"]) }
+                // The backup has one from when it joined.
+                let before = (0...1).map { checkpoints(pair, $0) }
+                try Filler.fill(pair) { disks.allSatisfy { $0.hits.count >= 2 } }
+                for index in 0...1 {
+                    let tries = disks[index].hits.count
+                    let said = try pair.cluster.eventually("\(tries) warnings") { () -> Int? in
+                        let said = pair.cluster.said(pair.name(index), "err")
+                            .split(separator: "\n")
+                            .count { $0.contains("warning: no checkpoint could be made: pwrite ") }
+                        return said >= tries ? said : nil
+                    }
+                    #expect(said <= disks[index].hits.count, "said more often than tried")
+                    #expect(checkpoints(pair, index) == before[index])
+                }
+                try pair.check()
+                for disk in disks { try disk.heal() }
+                try Filler.fill(pair) {
+                    (0...1).allSatisfy { index in
+                        checkpoints(pair, index).count == 2
+                            && !names(pair, index).contains("segment-1")
+                    }
+                }
+                try pair.kill([0, 1])
+                for index in 0...1 { try pair.start(index, "backup") }
+                try pair.checkBoth()
+            }
+        }
+
+        /// Not a torn tail, not an empty folder: a disk that cannot be read.
+        @Test func unreadableAtTheStart() throws {
+            try with { (pair, disks) throws in
+                try pair.begin()
+                try Filler.fill(pair) { !checkpoints(pair, 1).isEmpty }
+                try pair.kill([1])
+                for name in ["segment-", "checkpoint-", "identity"] {
+                    let before = try Snapshot(pair.folder(1))
+                    for call in ["open", "read"] where call == "open" || name != "identity" {
+                        try disks[1].set(["\(call) \(name) 0 1 5"])
+                        try pair.start(1, "backup")
+                        #expect(try pair.cluster.waitForExit(pair.name(1)) == 74)
+                        let last = pair.cluster.said(pair.name(1), "err").split(separator: "\n")
+                            .last
+                        let words = "pollsrv: --data \(call) \(pair.folder(1))/\(name)"
+                        #expect(last?.hasPrefix(words) == true, "\(last ?? "")")
+                    }
+                    #expect(try Snapshot(pair.folder(1)) == before)
+                }
+                try disks[1].heal()
+                try pair.start(1, "backup")
+                try pair.checkBoth()
+            }
+        }
+
+        private func checkpoints(_ pair: DiskPair, _ index: Int) -> Set<String> {
+            Set(names(pair, index).filter { $0.hasPrefix("checkpoint-") && !$0.hasSuffix(".new") })
+        }
+
+        private func names(_ pair: DiskPair, _ index: Int) -> [String] {
+            (try? FileManager.default.contentsOfDirectory(atPath: pair.folder(index))) ?? []
+        }
+    }
+}
