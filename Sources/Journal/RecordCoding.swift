@@ -9,10 +9,13 @@ package import Wire
 ///     5 promised   view number, counter, proposer
 ///     6 accepted   counter, proposer, text of the view
 ///     7 proposed   view number
+///     8 mark       nothing: only that all before it is durable
 ///
 /// The kind stands in the record's header, not here.
 package enum RecordCoding {
-    package static let kinds: ClosedRange<UInt8> = 1...7
+    package static let kinds: ClosedRange<UInt8> = 1...8
+    /// Of no record of the replica's.
+    static let mark: UInt8 = 8
 
     package static func kind(of record: Record) -> UInt8 {
         switch record {

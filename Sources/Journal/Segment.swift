@@ -49,16 +49,30 @@ package struct SegmentWriter: Sendable {
     package var end: Int { offset + pending.count }
 
     package mutating func append(_ record: Record) {
+        append(kind: RecordCoding.kind(of: record)) { RecordCoding.append(record, to: &$0) }
+        isMarked = false
+    }
+
+    /// Whether nothing stands behind the last mark.
+    package private(set) var isMarked = false
+
+    /// Writes down that all before is durable. Precondition: it is.
+    package mutating func appendMark() {
+        precondition(pending.isEmpty && durable == offset, "a mark before the sync")
+        append(kind: RecordCoding.mark) { _ in }
+        isMarked = true
+    }
+
+    private mutating func append(kind: UInt8, content: (inout [UInt8]) -> Void) {
         let start = pending.count
         pending.append(contentsOf: repeatElement(0, count: RecordFrame.headerBytes))
-        RecordCoding.append(record, to: &pending)
+        content(&pending)
         let length = pending.count - start - RecordFrame.headerBytes
         precondition(length <= RecordFrame.contentBytesMax, "a record of \(length) bytes")
         precondition(offset + pending.count <= Int(UInt32.max), "a segment of over 4 GiB")
         LittleEndian.put(chain, into: &pending, at: start + 8)
         LittleEndian.put(UInt32(durable), into: &pending, at: start + 16)
-        let kind = UInt32(RecordCoding.kind(of: record))
-        LittleEndian.put(UInt32(length) | kind &<< 24, into: &pending, at: start + 20)
+        LittleEndian.put(UInt32(length) | UInt32(kind) &<< 24, into: &pending, at: start + 20)
         chain = Checksum.of(pending.span, in: start + 8..<pending.count, seed: salt)
         LittleEndian.put(chain, into: &pending, at: start)
     }
@@ -101,8 +115,16 @@ package struct SegmentReader: Sendable {
         self.bytes = bytes
     }
 
+    /// The next record; marks are passed over.
     package mutating func next() -> Record? {
-        if stop != nil { return nil }
+        while stop == nil {
+            if let record = step() { return record }
+        }
+        return nil
+    }
+
+    /// nil: a mark, or the end.
+    private mutating func step() -> Record? {
         let bytes = bytes
         let span = bytes.span
         guard let content = content(span, at: offset) else {
@@ -117,12 +139,14 @@ package struct SegmentReader: Sendable {
             return nil
         }
         do {
-            let record = try RecordCoding.record(kind: bytes[offset + 23], bytes, in: content)
+            let kind = bytes[offset + 23]
+            let isMark = kind == RecordCoding.mark && content.isEmpty
+            let record = isMark ? nil : try RecordCoding.record(kind: kind, bytes, in: content)
             chain = LittleEndian.read64(span, at: offset)
             lastOffset = offset
             lastDurable = durable
             offset = content.upperBound
-            count += 1
+            if !isMark { count += 1 }
             return record
         } catch {
             stop = .flaw(Flaw(.rot, at: offset, "a record without sense: \(error.text)"))

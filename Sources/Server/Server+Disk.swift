@@ -72,6 +72,8 @@ package final class Durable {
     /// Bytes that this process had written to the journal at the last checkpoint; below zero: what
     /// was found behind it. Otherwise one that is killed again and again would never make one.
     var bytesAtCheckpoint = 0
+    /// Of the journal, at the last tick.
+    var recordsAtTick = 0
 
     /// With so much behind the last checkpoint another is made.
     var bytesPerCheckpoint: Int { store.options.segmentBytes / 2 }
@@ -287,6 +289,28 @@ extension Server {
         case .failed(let error): log.warnOnce("no checkpoint could be made: \(error)")
         case .journalFailed(let error): failDisk(error)
         case nil: break
+        }
+        markDisk(durable)
+    }
+
+    /// When nothing more came since the last tick.
+    private func markDisk(_ durable: Durable) {
+        let records = durable.store.counts.records
+        defer { durable.recordsAtTick = records }
+        guard records == durable.recordsAtTick, !durable.isBehind, durable.store.canMark,
+            durable.syncedTurn != loop.turns
+        else { return }
+        durable.syncedTurn = loop.turns
+        endMarked()
+    }
+
+    /// The last write is vouched for, also when nothing comes behind it any more.
+    func endMarked() {
+        guard let durable, !durable.isBehind else { return }
+        do throws(SystemError) {
+            try durable.store.mark()
+        } catch {
+            failDisk(error)
         }
     }
 

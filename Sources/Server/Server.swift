@@ -185,6 +185,7 @@ package final class Server {
             turn()
         }
         flushAll()
+        endMarked()
         return exitCode ?? 0
     }
 

@@ -292,6 +292,23 @@ package struct Store: ~Copyable {
         syncedOp = standing.op
     }
 
+    /// Writes down, and makes durable, that everything so far is durable. Without it rot in the last
+    /// write could not be told from a write that never ended: so this is for when no other comes
+    /// soon, which would say the same. One write, one fdatasync, or nothing if that has been said.
+    package mutating func mark() throws(SystemError) {
+        guard canMark else { return }
+        writer?.appendMark()
+        try sync()
+    }
+
+    /// Whether `mark` would do anything.
+    package var canMark: Bool {
+        guard failure == nil, birth == nil, options.durability == .always, let writer else {
+            return false
+        }
+        return writer.pending.isEmpty && writer.durable == writer.offset && !writer.isMarked
+    }
+
     package var isWritingCheckpoint: Bool { job != nil }
 
     /// Of the newest checkpoint; 0 when there is none.

@@ -290,6 +290,69 @@ private func refusal(_ body: () throws -> Void) -> StoreError? {
         #expect(names.contains("/d/aside-1/segment-1") && names.contains("/d/aside-1/identity"))
     }
 
+    /// Behind a mark the last write cannot pass for one that never ended.
+    @Test(arguments: [true, false]) func rotInTheLastWrite(isMarked: Bool) throws {
+        let disk = SimulatedDisk()
+        var end = 0
+        do {
+            var store = try open(disk).store
+            try store.append([entry(1)])
+            try store.sync()
+            try store.append([entry(2)])
+            try store.sync()
+            end = store.counts.bytes
+            let canMark = store.canMark
+            #expect(canMark)
+            if isMarked { try store.mark() }
+            let canMarkStill = store.canMark
+            #expect(canMarkStill == !isMarked)
+        }
+        disk.state.withLock {
+            $0.kill()
+            $0.spoil("/d/segment-1") { $0[SegmentHeader.byteCount + end - 3] ^= 1 }
+        }
+        var store = try Store(
+            folder: "/d", service: nil, id: nil, disk: disk, options: Script.options())
+        if isMarked {
+            let refusal = refusal { _ = try open(disk) }
+            guard case .refused(_, let reason)? = refusal else {
+                Issue.record("taken: \(String(describing: refusal))")
+                return
+            }
+            #expect(reason.contains("op 2: rot"), "\(reason)")
+        } else {
+            guard case .cut(let place) = try store.resume(isPeerReachable: false).verdict else {
+                Issue.record("not cut")
+                return
+            }
+            #expect(place.op == OpNumber(2))
+        }
+    }
+
+    @Test func aMarkIsNoRecord() throws {
+        let disk = SimulatedDisk()
+        do {
+            var store = try open(disk).store
+            for op in 1...3 {
+                try store.append([entry(UInt64(op))])
+                try store.sync()
+                try store.mark()
+            }
+        }
+        disk.state.withLock { $0.kill() }
+        do {
+            let recovered = try open(disk).recovered
+            #expect(recovered?.last == OpNumber(3) && recovered?.entries.count == 3)
+        }
+        // It goes on behind them.
+        do {
+            var store = try open(disk).store
+            try store.append([entry(4)])
+            try store.sync()
+        }
+        #expect(try open(disk).recovered?.last == OpNumber(4))
+    }
+
     @Test func foreignFoldersAreRefused() throws {
         let disk = SimulatedDisk()
         do {

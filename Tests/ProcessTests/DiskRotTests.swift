@@ -1,0 +1,80 @@
+import Foundation
+import Testing
+
+extension ProcessSuite.Disks {
+    /// Bytes that have changed on the disk, or gone, after they had been answered for.
+    @Suite(.serialized) struct Rot {
+        private func segment(_ folder: String) throws -> String {
+            let names = try FileManager.default.contentsOfDirectory(atPath: folder)
+            let last = names.filter { $0.hasPrefix("segment-") }.max {
+                (Int($0.dropFirst(8)) ?? 0) < (Int($1.dropFirst(8)) ?? 0)
+            }
+            return "\(folder)/\(try #require(last))"
+        }
+
+        /// Flips a bit in the middle of what the last segment holds.
+        private func flip(_ folder: String) throws {
+            let url = URL(filePath: try segment(folder))
+            var bytes = try Data(contentsOf: url)
+            let end = try #require(bytes.lastIndex { $0 != 0 })
+            bytes[end / 2] ^= 4
+            try bytes.write(to: url)
+        }
+
+        /// The last record of all, of servers that had nothing to do for a moment: what they have
+        /// answered for does not pass for a write that never ended.
+        @Test func theLastRecord() throws {
+            let pair = try DiskPair(clients: 0)
+            defer { pair.end() }
+            try pair.begin()
+            try pair.ledger.waitForMore(5)
+            pair.ledger.stop()
+            let leader = try pair.leader()
+            // The journals of idle servers end with a mark, 24 bytes.
+            usleep(300_000)
+            try pair.kill([0, 1])
+            let folder = pair.folder(leader)
+            let url = URL(filePath: try segment(folder))
+            var bytes = try Data(contentsOf: url)
+            let end = try #require(bytes.lastIndex { $0 != 0 })
+            bytes[end - 30] ^= 1
+            try bytes.write(to: url)
+            try pair.start(leader, "primary")
+            #expect(try pair.cluster.waitForExit(pair.name(leader), within: 30) == 74)
+            let said = pair.cluster.said(pair.name(leader), "err")
+            #expect(said.contains(": rot: the intact record at"), "\(said)")
+        }
+
+        /// Without the other server it is refused, with its place, and nothing is touched; with it the
+        /// folder's replica begins anew, and everything is there.
+        @Test(arguments: [true, false]) func aFlippedBit(isPrimary: Bool) throws {
+            let pair = try DiskPair()
+            defer { pair.end() }
+            try pair.begin()
+            try pair.ledger.waitForMore(30)
+            let leader = try pair.leader()
+            let victim = isPrimary ? leader : 1 - leader
+            try pair.kill([0, 1])
+            let folder = pair.folder(victim)
+            try flip(folder)
+            let before = try Snapshot(folder)
+            try pair.start(victim, "primary")
+            #expect(try pair.cluster.waitForExit(pair.name(victim), within: 30) == 74)
+            let said = pair.cluster.said(pair.name(victim), "err").split(separator: "\n").last ?? ""
+            let place = #/--data .*/segment-1: offset [0-9]+, op [0-9]+: /#
+            #expect(said.firstMatch(of: place) != nil, "\(said)")
+            #expect(try Snapshot(folder) == before, "something was touched")
+            try pair.start(1 - victim, "backup")
+            _ = try pair.cluster.eventually("the other to answer") {
+                try? pair.cluster.info(pair.cluster.ports[1 - victim])
+            }
+            try pair.start(victim, "primary")
+            try pair.checkBoth()
+            #expect(FileManager.default.fileExists(atPath: "\(folder)/aside-1/segment-1"))
+            // Later starts are as any other.
+            try pair.kill([0, 1])
+            for index in 0...1 { try pair.start(index, "backup") }
+            try pair.checkBoth()
+        }
+    }
+}
