@@ -18,6 +18,17 @@ package struct Recovered: Hashable, Sendable {
 
     /// The log's end.
     package var last: OpNumber { entries.last?.last ?? op }
+
+    /// The records that say the same, behind the state after `op`.
+    package var records: [Record] {
+        var records = entries.map(Record.entry)
+        guard let view else { return records }
+        records.append(.view(view))
+        if let promised { records.append(.promised(number: promised.number, promised.attempt)) }
+        if let accepted { records.append(.accepted(accepted)) }
+        if let proposed { records.append(.proposed(number: proposed)) }
+        return records
+    }
 }
 
 /// From records in order to what the replica was.
