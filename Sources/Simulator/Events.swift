@@ -63,8 +63,8 @@ enum Packet {
         var member: Member
         var isMember: Bool
         var view: View?
-        /// Who it was before it lost a part of its journal; that one can never come back.
-        var formerly: Instance?
+        /// Who it was before it lost parts of its journal: they can never come back.
+        var formerly: [Instance]
     }
 
     /// What a client asks of a replica; its number names it for the whole run.

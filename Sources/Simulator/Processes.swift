@@ -45,8 +45,8 @@ final class ReplicaProcess {
     var segmentsSeen = 0
     /// Of the entry that was executed last.
     var executedView: ViewNumber?
-    /// Who lived on the disk before rot made a new instance of it.
-    var former: Instance?
+    /// Who lived on the disk before rot made new instances of them.
+    var formerly: [Instance] = []
     /// Instances that others say to have been before.
     var formers: [Instance] = []
     /// What waits until this many items are durable; in order.

@@ -186,25 +186,33 @@ extension Simulation {
         if drive.options.durability == .never { drive.isForgetful = true }
     }
 
-    /// The process ends, or the power goes, at some call or byte of a sync, of the writing of a
-    /// checkpoint, or of one after the other.
+    /// The process ends, or the power goes, at some call or byte of a sync, and at some of the
+    /// writing of a checkpoint, which goes on beside it: the two have no file in common.
     private func cutShort(_ process: ReplicaProcess, _ drive: Drive) {
         let count = process.unwritten.count
         guard count > 0 || drive.beside.isWaiting else { return }
-        coverage.note(drive.beside.isWaiting ? .checkpointCutShort : .writeCutShort)
-        let scale = random.element([3, 60, 600, 6_000]) ?? 60
-        let budget = random.int(0...scale)
-        drive.files.state.withLock { $0.budget = budget }
+        if drive.beside.isWaiting { coverage.note(.checkpointCutShort) }
+        if count > 0 { coverage.note(.writeCutShort) }
         let isCheckpointFirst = random.chance(500)
-        if isCheckpointFirst { drive.beside.run() }
+        if isCheckpointFirst { withLittleTime(drive) { drive.beside.run() } }
         if count > 0 {
-            do throws(SystemError) {
-                try write(process.unwritten.prefix(random.int(1...count)), of: process, drive)
-            } catch {
-                // Whom the power leaves, nobody asks.
+            let items = process.unwritten.prefix(random.int(1...count))
+            withLittleTime(drive) {
+                do throws(SystemError) {
+                    try write(items, of: process, drive)
+                } catch {
+                    // Nobody is left to be told.
+                }
             }
         }
-        if !isCheckpointFirst { drive.beside.run() }
+        if !isCheckpointFirst { withLittleTime(drive) { drive.beside.run() } }
+    }
+
+    /// The disk does no more after so many bytes and calls of `body`.
+    private func withLittleTime(_ drive: Drive, _ body: () -> Void) {
+        let budget = random.int(0...(random.element([3, 60, 600, 6_000]) ?? 60))
+        drive.files.state.withLock { ($0.isOff, $0.budget) = (false, budget) }
+        body()
     }
 
     func restart(_ drive: Drive, after time: Int) {

@@ -9,7 +9,7 @@ extension Simulation {
     func hello(of process: ReplicaProcess) -> Packet.Hello {
         .init(
             member: process.me, isMember: process.face.isMember, view: shownView(process),
-            formerly: process.former)
+            formerly: process.formerly)
     }
 
     func onHello(
@@ -44,7 +44,7 @@ extension Simulation {
         let wasRelay = if case .relay = process.paths.route(to: instance) { true } else { false }
         if wasRelay { coverage.note(.backToDirect) }
         step(process, .directUp(instance))
-        if let former = theirs.formerly { onFormer(process, former) }
+        for former in theirs.formerly { onFormer(process, former) }
         guard connections[id].isOpen[side], isAnswer else { return }
         onServiceHello(process, theirs)
     }

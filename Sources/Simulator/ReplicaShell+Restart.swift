@@ -33,7 +33,7 @@ extension Simulation {
         do throws(StoreError) {
             let journal = try drive.open()
             guard let identity = journal.store.identity else {
-                startBlank(drive, journal)
+                try startBlank(drive, journal)
                 return
             }
             guard let found = try resume(drive, journal) else {
@@ -82,7 +82,7 @@ extension Simulation {
     }
 
     /// Nothing that was answered for ever stood there.
-    private func startBlank(_ drive: Drive, _ journal: OpenStore) {
+    private func startBlank(_ drive: Drive, _ journal: OpenStore) throws(StoreError) {
         if !drive.ledger.isBlank, !drive.isForgetful, !drive.isRenewing {
             fail(
                 Violation(
@@ -90,9 +90,28 @@ extension Simulation {
                     "slot \(drive.slot): blank"))
             return
         }
+        let fresh = freshInstance()
         drive.becomeNew()
-        drive.instance = Instance(UInt64(replicas.count + 1))
-        start(at: drive.slot, target: random.int(0...Self.slots - 1), on: drive, journal)
+        drive.instance = fresh
+        let formerly = try formerly(drive, journal)
+        let process = start(
+            at: drive.slot, target: random.int(0...Self.slots - 1), on: drive, journal)
+        process.formerly = formerly
+    }
+
+    /// Unlike those of replicas that start without a disk, or with one that nobody has used.
+    private func freshInstance() -> Instance {
+        renewals += 1
+        return Instance(0x1000 + renewals)
+    }
+
+    /// Of a journal that was put aside, whether or not that was ended.
+    private func formerly(_ drive: Drive, _ journal: OpenStore) throws(StoreError) -> [Instance] {
+        do throws(SystemError) {
+            return try journal.store.formerInstances().filter { $0 != drive.instance }
+        } catch {
+            throw .system(error)
+        }
     }
 
     /// As the verdict has it; nil: only as a new instance.
@@ -161,6 +180,7 @@ extension Simulation {
             disks.removeAll { $0 === drive }
             return
         }
+        let formerly = try formerly(drive, journal)
         if drive.hasRotted { coverage.note(.rotHarmless) }
         (drive.isDoubtful, drive.isRefused) = (false, false)
         drive.starts += 1
@@ -168,6 +188,7 @@ extension Simulation {
         let process = start(
             at: drive.slot, target: Int(state.view?.primary.address.port ?? 0), on: drive, journal,
             state.view == nil ? nil : state)
+        process.formerly = formerly
         process.executor = executor
         process.executedView = state.opView
         process.openedAt = executor.service.polls.openVotes.map { ($0, now) }
@@ -180,7 +201,7 @@ extension Simulation {
     {
         let former = drive.instance
         let isBroken = options.breakage == .renewedAsBefore
-        let fresh = isBroken ? former : Instance(UInt64(replicas.count + 1))
+        let fresh = isBroken ? former : freshInstance()
         var asRenewed = identity
         // The store itself would not take the same again.
         asRenewed.instance = isBroken ? Instance(former.rawValue | 1 << 40) : fresh
@@ -195,10 +216,11 @@ extension Simulation {
         let starts = drive.starts
         drive.becomeNew()
         drive.instance = fresh
+        let formerly = try formerly(drive, journal)
         if isBroken { drive.starts = starts + 1 }
         let process = start(
             at: drive.slot, target: random.int(0...Self.slots - 1), on: drive, journal)
-        process.former = isBroken ? nil : former
+        process.formerly = formerly
         noteMembers(process)
     }
 

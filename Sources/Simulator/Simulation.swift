@@ -55,6 +55,8 @@ package final class Simulation {
     var replicas: [ReplicaProcess] = []
     var clients: [ClientProcess] = []
     var disks: [Drive] = []
+    /// Instances made on disks that were used before.
+    var renewals: UInt64 = 0
     var connections: [Connection] = []
     /// Which replica's process listens at each slot.
     var listening = [Int?](repeating: nil, count: Simulation.slots)
