@@ -150,7 +150,9 @@ extension Replica {
             }
         }
         let possible = couldAccept.filter { $0 }.count
-        let isPossible = possible >= view.majority || haveAllMembers(couldAccept, of: view)
+        let isPossible =
+            possible >= view.majority
+            || keepsAll(highest.view, of: view) && haveAllMembers(couldAccept, of: view)
         return isPossible ? highest.view : nextView()
     }
 
@@ -193,7 +195,9 @@ extension Replica {
 
     private mutating func checkAccepted(into outbox: inout Outbox) {
         guard let view, let campaign, let proposal = campaign.proposal else { return }
-        guard isQuorum(campaign.answers.map { $0 == .accepted }, of: view) else { return }
+        guard isQuorum(campaign.answers.map { $0 == .accepted }, of: view, for: proposal) else {
+            return
+        }
         // It was alive all the time since this view began: nobody has decided alone on a next one.
         isProofVoid = false
         announce(proposal, into: &outbox)
@@ -216,8 +220,18 @@ extension Replica {
     ///
     /// It matters to a pair with three witnesses: the power fails everywhere, both replicas come
     /// back with their disks, and the clients are new ones, of whom none is an elector.
-    private func isQuorum(_ answers: [Bool], of view: View) -> Bool {
-        answers.filter { $0 }.count >= quorum(of: view) || haveAllMembers(answers, of: view)
+    ///
+    /// `proposal`: of phase 2. There all members suffice only for a view that keeps all of them.
+    /// Else one that accepts its own exclusion, from a primary that dies at that moment, would have
+    /// to take that for decided, though no other elector has heard of it, and could never go on.
+    /// Fewer sets that suffice make nothing less safe.
+    private func isQuorum(_ answers: [Bool], of view: View, for proposal: View? = nil) -> Bool {
+        if answers.filter({ $0 }).count >= quorum(of: view) { return true }
+        return proposal.map { keepsAll($0, of: view) } ?? true && haveAllMembers(answers, of: view)
+    }
+
+    private func keepsAll(_ next: View, of view: View) -> Bool {
+        view.members.allSatisfy { next.contains($0.instance) }
     }
 
     /// Whether all members are electors with this answer.

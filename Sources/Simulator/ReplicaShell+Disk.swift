@@ -132,7 +132,12 @@ extension Simulation {
         } catch {
             preconditionFailure("a store that has failed and goes on: \(error)")
         }
-        queue.push(.checkpointWritten(process.number), at: now + random.int(50...5 * mix.syncMax))
+        let time = random.int(50...20_000)
+        queue.push(.checkpointWritten(process.number), at: now + time)
+        guard random.chance(mix.torn / 20) else { return }
+        // Else the end seldom falls into so short a time.
+        let fault = random.chance(700) ? Fault.bounce : .cutPower
+        queue.push(.fault(fault, of: process.number), at: now + random.int(0...time))
     }
 
     func onCheckpointWritten(_ process: ReplicaProcess) {
