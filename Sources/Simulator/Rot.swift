@@ -23,9 +23,19 @@ extension Simulation {
         else { return }
         let isRunning = listening[drive.slot].map { replicas[$0].disk === drive } ?? false
         guard isRunning || mayLose([drive.instance]) else { return }
-        guard let spot = random.element(spots(drive)), let (offset, new) = change(spot) else {
-            return
+        let spots = spots(drive)
+        guard let any = random.element(spots) else { return }
+        var (spot, found) = (any, random.chance(600) ? nil : change(any))
+        // Where a record can take another's place is seldom; if nowhere here, it is some bits.
+        for other in spots where found == nil {
+            found = misplace(other)
+            spot = other
         }
+        if found == nil {
+            spot = any
+            found = change(any)
+        }
+        guard let (offset, new) = found else { return }
         tell { "\(new.count) bytes at \(offset) of \(spot.path) in slot \(drive.slot) rot" }
         coverage.note(isRunning ? .rottenInUse : .rottenAtRest)
         (drive.hasRotted, drive.isDoubtful) = (true, true)
@@ -68,29 +78,36 @@ extension Simulation {
         }
     }
 
-    /// Some bits, a lost write, or another record in a record's place.
+    /// Some bits, or a lost write.
     private func change(_ spot: Spot) -> (Int, [UInt8])? {
         let offset = random.int(0...spot.proven.upperBound - 1)
-        switch random.int(0...2) {
-        case 0:
+        if random.chance(500) {
             return (offset, [spot.bytes[offset] ^ UInt8(1 << random.int(0...7))])
-        case 1:
-            let end = min(offset / 64 * 64 + 64, spot.proven.upperBound)
-            let isZero = spot.bytes[offset..<end].allSatisfy { $0 == 0 }
-            return isZero ? nil : (offset, [UInt8](repeating: 0, count: end - offset))
-        default:
-            // Most of all what binds a replica, of which no later record need depend.
-            let bound = spot.records.filter { (4...7).contains(spot.bytes[$0.lowerBound + 23]) }
-            guard let place = random.element(random.chance(700) ? bound : spot.records) else {
-                return nil
-            }
-            let others = spot.records.filter {
-                $0.count == place.count && spot.bytes[$0] != spot.bytes[place]
-                    && spot.bytes[$0.lowerBound + 23] == spot.bytes[place.lowerBound + 23]
-            }
-            guard let other = random.element(others) else { return nil }
-            coverage.note(.recordMisplaced)
-            return (place.lowerBound, Array(spot.bytes[other]))
         }
+        let end = min(offset / 64 * 64 + 64, spot.proven.upperBound)
+        let isZero = spot.bytes[offset..<end].allSatisfy { $0 == 0 }
+        return isZero ? nil : (offset, [UInt8](repeating: 0, count: end - offset))
+    }
+
+    /// Another record of the same length in the place of one. Most of all of what binds a replica,
+    /// as no later record need depend on it.
+    private func misplace(_ spot: Spot) -> (Int, [UInt8])? {
+        let isBinding = random.chance(900)
+        var pairs: [(Range<Int>, Range<Int>)] = []
+        for place in spot.records where !isBinding || spot.bytes[place.lowerBound + 23] >= 4 {
+            for other in spot.records
+            where other.count == place.count && other != place
+                && spot.bytes[other.lowerBound + 23] == spot.bytes[place.lowerBound + 23]
+            {
+                pairs.append((place, other))
+            }
+        }
+        // The latest of all is the one that nothing later makes good.
+        let latest = pairs.filter { $0.0 == pairs.last?.0 }
+        guard let (place, other) = random.element(random.chance(700) ? latest : pairs) else {
+            return nil
+        }
+        coverage.note(.recordMisplaced)
+        return (place.lowerBound, Array(spot.bytes[other]))
     }
 }
