@@ -28,7 +28,8 @@ let package = Package(
         .target(name: "Replication", dependencies: ["Wire"], swiftSettings: pure),
         .target(name: "Services", dependencies: ["Wire"], swiftSettings: pure),
         .target(
-            name: "Simulator", dependencies: ["Wire", "Replication", "Services"],
+            name: "Simulator",
+            dependencies: ["Wire", "Journal", "Replication", "Services", "Linux", "Storage"],
             swiftSettings: pure),
         .target(name: "Arguments", swiftSettings: pure),
         .target(name: "CLinux"),
@@ -67,7 +68,8 @@ let package = Package(
         .testTarget(
             name: "JournalTests", dependencies: ["Journal", "Wire"], swiftSettings: strict),
         .testTarget(
-            name: "StorageTests", dependencies: ["Storage", "Journal", "Wire", "Linux", "pollctl"],
+            name: "StorageTests",
+            dependencies: ["Storage", "Journal", "Simulator", "Wire", "Linux", "pollctl"],
             swiftSettings: strict),
         .testTarget(
             name: "ReplicationTests", dependencies: ["Replication", "Services", "Wire"],

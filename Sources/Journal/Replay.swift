@@ -18,6 +18,17 @@ package struct Recovered: Hashable, Sendable {
 
     /// The log's end.
     package var last: OpNumber { entries.last?.last ?? op }
+
+    /// The records that say the same, behind the state after `op`.
+    package var records: [Record] {
+        var records = entries.map(Record.entry)
+        guard let view else { return records }
+        records.append(.view(view))
+        if let promised { records.append(.promised(number: promised.number, promised.attempt)) }
+        if let accepted { records.append(.accepted(accepted)) }
+        if let proposed { records.append(.proposed(number: proposed)) }
+        return records
+    }
 }
 
 /// From records in order to what the replica was.
@@ -45,7 +56,10 @@ package struct Replay: Sendable {
     /// they may be another history's, which it replaces.
     private var entries: [Entry] = []
     private var isPending: Bool
-    /// The highest op of a state that the records ask for and the base does not have.
+    /// A state of an older op than the base's was restored after it: the log went back.
+    private var isSetBack = false
+    /// The op of a state that the records ask for and the base does not have; nil again when the log
+    /// has gone back to the base.
     package private(set) var stateMissing: OpNumber?
 
     /// `firstOp`: as the first segment's header says.
@@ -71,13 +85,11 @@ package struct Replay: Sendable {
             entries.removeSubrange(kept...)
             if let last = entries.last { standing.lastEntryView = last.view }
         case .restored(let op):
-            if op > base.op {
-                stateMissing = op
-                throw DecodeError("the state after op \(op) is needed, and no checkpoint has it")
-            }
             try standing.apply(record)
             entries.removeAll()
             if op == base.op { isPending = false }
+            isSetBack = op < base.op
+            stateMissing = op > base.op ? op : nil
         case .view, .promised, .accepted, .proposed: try standing.apply(record)
         }
     }
@@ -87,12 +99,18 @@ package struct Replay: Sendable {
         if times > 1 { entries.reserveCapacity(entries.count * times) }
     }
 
-    /// A received base was never put to use: the replica stood on the checkpoint before it.
-    package var isBaseUnused: Bool { isPending }
+    /// The replica stands on the checkpoint before the base: the base was received and never put to
+    /// use, or the log has gone back behind it, as a primary that has itself just come back from its
+    /// disk may give a joiner an older state than the one that it had, and has not reached it again.
+    package var isBaseUnused: Bool { isPending || isSetBack && standing.op < base.op }
 
     /// What the records so far come to, without the base's snapshot. Throws when they do not meet
     /// the base: they end before it, or an entry reaches over it.
     package func recovered() throws(DecodeError) -> Recovered {
+        if let stateMissing {
+            throw DecodeError(
+                "the state after op \(stateMissing) is needed, and no checkpoint has it")
+        }
         guard !isPending else {
             throw DecodeError("the state received for op \(base.op) was never put to use")
         }

@@ -54,6 +54,9 @@ package struct Survey: Sendable {
     /// As the records say, up to the flaw.
     package private(set) var standing = Standing(op: OpNumber(0))
 
+    /// Where the records say that a state is needed which no checkpoint has.
+    private var missing: Place?
+
     package func verdict(isPeerReachable: Bool) -> Verdict {
         Recovery.verdict(checkpointState, place, isPeerReachable: isPeerReachable)
     }
@@ -140,6 +143,7 @@ package struct Survey: Sendable {
             case (false, false, false): .olderIntact
             }
         standing = replay.standing
+        if replay.stateMissing != nil, place == nil || place?.flaw.kind == .torn { place = missing }
         do throws(DecodeError) {
             recovered = try replay.recovered()
             recovered?.snapshot = checkpoint?.snapshot
@@ -239,8 +243,13 @@ package struct Survey: Sendable {
             do {
                 try replay.take(record)
             } catch {
-                let isMissing = replay.stateMissing != nil
-                throw Flaw(isMissing ? .missing : .rot, at: reader.lastOffset, error.text)
+                throw Flaw(.rot, at: reader.lastOffset, error.text)
+            }
+            if let op = replay.stateMissing, case .restored = record {
+                let reason = "the state after op \(op) is needed, and no checkpoint has it"
+                missing = Place(
+                    file: report.name, flaw: Flaw(.missing, at: reader.lastOffset, reason),
+                    op: replay.base.op.next)
             }
             report.records += 1
             if case .entry = record { report.entries += 1 }

@@ -61,6 +61,20 @@ package enum Breakage: String, CaseIterable, Sendable {
     case proofAfterRestart
     /// A replica that comes back takes its whole log for the primary's.
     case rejoinTailTrusted
+    /// A folder is not synced when names in it have changed.
+    case folderUnsynced
+    /// A checkpoint counts before the journal is durable through its op.
+    case checkpointBeforeJournal
+    /// A segment is followed by another before it is durable to its end.
+    case sealUnsynced
+    /// A journal's records need not name the one before them.
+    case chainUnchecked
+    /// A sync that has failed is tried again.
+    case syncRetried
+    /// What the kernel alone may have of a last write is taken for durable at the next start.
+    case tailNotRewritten
+    /// Whoever has lost a part of its journal goes on under its name, with nothing.
+    case renewedAsBefore
     /// A reservation does not wait for the caches that show its room.
     case leaseNotAwaited
     /// A new primary does not wait for its predecessor's leases to end.

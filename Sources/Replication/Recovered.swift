@@ -24,6 +24,14 @@ package struct Recovered: Equatable, Sendable {
         opView = view
     }
 
+    /// Behind a checkpoint of the state after `op`, with all that a journal has since.
+    ///
+    /// Throws: when no replica can have written these records.
+    package init(op: OpNumber, view: ViewNumber?, records: [Record]) throws(DecodeError) {
+        self.init(op: op, view: view)
+        for record in records { try replay(record) }
+    }
+
     package var last: OpNumber { log.last?.last ?? op }
 
     /// Takes the next record.

@@ -150,7 +150,9 @@ extension Replica {
             }
         }
         let possible = couldAccept.filter { $0 }.count
-        let isPossible = possible >= view.majority || haveAllMembers(couldAccept, of: view)
+        let isPossible =
+            possible >= view.majority
+            || highest.attempt.counter > 0 && haveAllMembers(couldAccept, of: view)
         return isPossible ? highest.view : nextView()
     }
 
@@ -193,7 +195,8 @@ extension Replica {
 
     private mutating func checkAccepted(into outbox: inout Outbox) {
         guard let view, let campaign, let proposal = campaign.proposal else { return }
-        guard isQuorum(campaign.answers.map { $0 == .accepted }, of: view) else { return }
+        let answers = campaign.answers.map { $0 == .accepted }
+        guard isQuorum(answers, of: view, proposed: campaign.attempt) else { return }
         // It was alive all the time since this view began: nobody has decided alone on a next one.
         isProofVoid = false
         announce(proposal, into: &outbox)
@@ -216,8 +219,15 @@ extension Replica {
     ///
     /// It matters to a pair with three witnesses: the power fails everywhere, both replicas come
     /// back with their disks, and the clients are new ones, of whom none is an elector.
-    private func isQuorum(_ answers: [Bool], of view: View) -> Bool {
-        answers.filter { $0 }.count >= quorum(of: view) || haveAllMembers(answers, of: view)
+    ///
+    /// `proposed`: in phase 2, the attempt. In attempt 0, which has no phase 1, all members do not
+    /// suffice. Else a backup that accepts its own exclusion, from a primary that dies at that moment,
+    /// would have to take it for decided, though no other elector has heard of it, and could never go
+    /// on. With a majority gone for good the primary itself goes on to attempt 1. Fewer sets that
+    /// suffice make nothing less safe.
+    private func isQuorum(_ answers: [Bool], of view: View, proposed: Attempt? = nil) -> Bool {
+        if answers.filter({ $0 }).count >= quorum(of: view) { return true }
+        return proposed?.counter != 0 && haveAllMembers(answers, of: view)
     }
 
     /// Whether all members are electors with this answer.

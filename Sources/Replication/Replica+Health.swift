@@ -27,7 +27,13 @@ extension Replica {
         if let index = health.firstIndex(where: { $0.instance == instance }) {
             health[index].isRefused = false
         }
-        guard isMember, let view else { return }
+        guard isMember, let view else {
+            // A backup of the newest view may have missed it, with nobody else left to tell.
+            if let view, view.backups.contains(where: { $0.instance == instance }) {
+                outbox.sendAfterSync.append(Envelope(to: instance, .view(view)))
+            }
+            return
+        }
         if !isPrimary, view.primary.instance == instance { attach(into: &outbox) }
         // It may have been cut off, or stopped, while views changed; even if it is in this one, it
         // need not know.

@@ -170,25 +170,12 @@ package final class Durable {
     /// What the core goes on from.
     func replicaState() -> Replication.Recovered? {
         guard let recovered, recovered.view != nil else { return nil }
-        var state = Replication.Recovered(op: recovered.op, view: recovered.opView)
-        var records = recovered.entries.map(Record.entry)
-        if let view = recovered.view {
-            records.append(.view(view))
-            let next = view.number.next
-            if let promised = recovered.promised {
-                records.append(.promised(number: promised.number, promised.attempt))
-            }
-            if let accepted = recovered.accepted { records.append(.accepted(accepted)) }
-            if recovered.proposed == next { records.append(.proposed(number: next)) }
+        do throws(DecodeError) {
+            return try Replication.Recovered(
+                op: recovered.op, view: recovered.opView, records: recovered.records)
+        } catch {
+            preconditionFailure("the journal contradicts itself: \(error.text)")
         }
-        for record in records {
-            do throws(DecodeError) {
-                try state.replay(record)
-            } catch {
-                preconditionFailure("the journal contradicts itself: \(error.text)")
-            }
-        }
-        return state
     }
 }
 

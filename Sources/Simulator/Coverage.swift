@@ -8,7 +8,8 @@ package struct Coverage: Sendable {
         case clientLinkHeld, clientLinkHeldOneWay, clientKilled, clientLeft, witnessKilled
         case replicaLeaves, primaryLeaves, switchover, startFailed, intruderStarted
         case delaySpike, severalAtOnce, ambush
-        case powerCut, replicaBounced, syncFailed, diskSlow, tornWrite, recordsLost
+        case powerCut, replicaBounced, diskSlow, diskFull, shortWrites, diskFails
+        case rottenInUse, rottenAtRest, recordMisplaced
         // What came of them.
         case viewEntered, viewWithoutPhaseOne, viewByPhaseOne, primaryTookOver, handedOver
         case leaderFailed, electionBegan, electionSummoned, electionAsked, electionAnswered
@@ -21,7 +22,10 @@ package struct Coverage: Sendable {
         case relayOpened, relayUsed, relayLost, backToDirect, relayBounced
         case answeredFromCache, roomInvalidated, reservationWaited, leaseRanOut, cacheLapsed
         case cacheOutlivesPrimary
-        case replicaRestarted, tailOnly, checkpointTaken
+        case replicaRestarted, tailOnly, segmentBegun, checkpointTaken
+        case writeFailed, noSpace, checkpointFailed, removalFailed, startRefused
+        case writeCutShort, checkpointCutShort, startCutShort, tailCut, unsyncedLost
+        case rotHarmless, replicaRenewed, formerHeard
         case refusalDisproved, silentLinkClosed, lateFrame
         case twoPrimariesAtOnce, oldPrimaryRefused
         // How runs end.

@@ -22,8 +22,9 @@ enum Event {
     case dialFailed(Process, slot: Int, refused: Bool)
     /// Process `of` has ended, which `to` is told.
     case exited(of: Int, to: Int)
-    /// So many of the items on its disk are safe.
+    /// The time of a sync is over, of so many items.
     case synced(Int, count: Int)
+    case checkpointWritten(Int)
     case voteDecided(client: Int, vote: UInt64)
     /// Nil: one is drawn. `of`: a replica that it concerns.
     case fault(Fault?, of: Int?)
@@ -62,6 +63,8 @@ enum Packet {
         var member: Member
         var isMember: Bool
         var view: View?
+        /// Who it was before it lost parts of its journal: they can never come back.
+        var formerly: [Instance]
     }
 
     /// What a client asks of a replica; its number names it for the whole run.

@@ -6,11 +6,12 @@ enum Mend {
     case release(from: Int, to: Int)
     case unbar(Int, Int)
     case resume(Process)
+    case makeRoom(slot: Int)
 }
 
 // What goes wrong, and how it is mended.
 extension Simulation {
-    private func later(_ mend: Mend, after time: Int) {
+    func later(_ mend: Mend, after time: Int) {
         mends.append(mend)
         queue.push(.mend(mends.count - 1), at: now + time)
     }
@@ -22,6 +23,7 @@ extension Simulation {
             flushHeld()
         case .unbar(let a, let b): network.bar(a, b, -1)
         case .resume(let process): resume(process)
+        case .makeRoom(let slot): makeRoom(slot)
         }
     }
 
@@ -105,10 +107,12 @@ extension Simulation {
         case .killBackup: if let process = random.element(others) { kill(process) }
         case .loseMachine:
             let candidates = replicas.filter { $0.isUp && !mix.isOneHost }
-            guard let process = random.element(candidates), mayLose(process) else { return }
+            guard let process = random.element(candidates),
+                mayLose(process, withoutPower: true)
+            else { return }
             coverage.note(.machineLost)
             tell { "the machine of replica \(process.number) is gone" }
-            end(process, withMachine: true)
+            end(process, .power, withMachine: true)
         case .pausePrimary: if let primary { pause(primary, time) }
         case .pauseBackup: if let process = random.element(others) { pause(process, time) }
         case .pauseClient:
@@ -153,7 +157,8 @@ extension Simulation {
             _ = start(at: slot, target: primary?.slot ?? 0)
         case .cutPower: cutPower()
         case .bounce: bounce(target)
-        case .failDisk, .slowDisk: breakDisk(fault, time)
+        case .failDisk, .slowDisk, .fillDisk, .shortenWrites: breakDisk(fault, time)
+        case .rot: rot()
         case .resetAllClients:
             coverage.note(.clientLinkReset)
             for id in connections.indices {
@@ -177,45 +182,8 @@ extension Simulation {
         }
     }
 
-    /// Without a disk memory is all there is: to lose the last copy, or the electors' majority, is beyond what
-    /// the service promises to survive.
-    func mayLose(_ process: ReplicaProcess) -> Bool {
-        guard let view = history.newest, view.contains(process.me.instance) else { return true }
-        if process.disk != nil { return true }
-        let isCopied = view.members.contains { member in
-            member.instance != process.me.instance
-                && (disks.contains { $0.instance == member.instance && $0.restartAt != nil }
-                    || replicas.contains {
-                        $0.me.instance == member.instance && $0.isUp && $0.face.isMember
-                            && $0.replica.view?.number == view.number && $0.leavesAt == nil
-                    })
-        }
-        // Now and then it is tried all the same; the healing knows what cannot be healed.
-        return isCopied && (electorsLeft(without: process.me.instance) || random.chance(20))
-    }
-
     private func mayLose(_ client: ClientProcess) -> Bool {
-        electorsLeft(without: client.instance) || random.chance(50)
-    }
-
-    private func electorsLeft(without lost: Instance) -> Bool {
-        guard let view = history.newest, view.electorate.contains(lost) else { return true }
-        let left = view.electorate.filter { $0 != lost && comesBack($0) }
-        let members = left.filter { view.contains($0) }.count
-        return left.count >= view.majority || members == view.members.count
-            || canProve(lost, in: view)
-    }
-
-    /// Whether the end of one of two electors would be proved to the other: on one host, if they
-    /// have ever been connected.
-    private func canProve(_ lost: Instance, in view: View) -> Bool {
-        guard view.electorate.count == 2, mix.isOneHost else { return false }
-        return view.electorate.contains { other in
-            replicas.contains {
-                $0.me.instance == other && other != lost && $0.isUp && $0.knows(lost)
-                    && !$0.replica.isProofVoid
-            }
-        }
+        electorsLeft(without: [client.instance]) || random.chance(50)
     }
 
     func isAlive(_ instance: Instance) -> Bool {
@@ -230,7 +198,7 @@ extension Simulation {
             isPrimary
                 ? .primaryKilled : process.face.isMember ? .backupKilled : .learnerKilled)
         tell { "replica \(process.number) is killed" }
-        end(process, withMachine: false)
+        end(process, .kill)
     }
 
     private func pause(_ process: ReplicaProcess, _ time: Int) {
@@ -323,7 +291,7 @@ extension Simulation {
         queue.push(.keep, at: now + 20_000)
         restartDisks()
         let count = replicas.filter(\.isUp).count
-        let areComing = disks.contains { $0.restartAt != nil }
+        let areComing = disks.contains { $0.restartAt != nil && !$0.isRefused }
         if count < mix.shape.replicas, !areComing || random.chance(100) {
             if nextStart == 0 {
                 nextStart = now + (isHealed ? 0 : random.int(0...mix.restartMax))
@@ -333,7 +301,7 @@ extension Simulation {
                 if !isHealed, random.chance(mix.startFailures) {
                     coverage.note(.startFailed)
                     tell { "it fails at once" }
-                    end(process, withMachine: false)
+                    end(process, .kill)
                 }
             }
         }
@@ -356,12 +324,13 @@ extension Simulation {
         for index in mends.indices {
             switch mends[index] {
             case .release, .unbar: mends[index] = .resume(.replica(0))
-            case .resume: break
+            case .resume, .makeRoom: break
             }
         }
         // Machines come back with nothing on them.
         lostMachines = [Bool](repeating: false, count: Self.slots)
         flushHeld()
+        mendDisks()
         for process in replicas where process.isUp && process.isPaused {
             resume(.replica(process.number))
         }
@@ -379,6 +348,7 @@ extension Simulation {
         if now > healedAt + Self.recoveryMax {
             if isBeyondRepair {
                 coverage.note(.beyondRepair)
+                tell { "beyond repair: \(missing)" }
                 isHealed = false
                 return true
             }

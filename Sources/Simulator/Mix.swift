@@ -1,4 +1,5 @@
 import Replication
+import Storage
 
 /// The shape of a simulated service.
 package enum Shape: String, CaseIterable, Sendable {
@@ -65,8 +66,10 @@ struct Mix {
     var hasDisk: [Bool]
     /// A sync takes up to this.
     var syncMax: Int
-    /// In a thousand crashes, so many leave a part of what was not synced.
+    /// In a thousand crashes in the middle of a write, so many have begun it.
     var torn: Int
+    var segmentBytes: Int
+    var durability = Store.Durability.always
     /// In a thousand ticks.
     var checkpoints: Int
     var keptMax: KeptMax
@@ -151,6 +154,8 @@ struct Mix {
         torn = others.element([0, 500, 1_000]) ?? 0
         checkpoints = others.element([0, 10, 100]) ?? 0
         keptMax = KeptMax(entries: others.element([0, 5, 1 << 16]) ?? 0)
+        segmentBytes = others.element([1_024, 4_096, 32_768]) ?? 4_096
+        if others.chance(100) { durability = .never }
         if hasDisk.contains(true) {
             for fault in Fault.allCases where fault.isOfDisks && others.chance(500) {
                 weights.append((fault, others.int(1...12)))
@@ -180,12 +185,12 @@ enum Fault: CaseIterable {
     case resetClientLink, holdClientLink, holdClientLinkOneWay
     case killClient, clientLeaves, replicaLeaves, switchover, startIntruder
     case resetAllClients, isolateReplica
-    case cutPower, bounce, failDisk, slowDisk
+    case cutPower, bounce, failDisk, slowDisk, fillDisk, shortenWrites, rot
 
     /// What happens only to replicas with disks.
     var isOfDisks: Bool {
         switch self {
-        case .cutPower, .bounce, .failDisk, .slowDisk: true
+        case .cutPower, .bounce, .failDisk, .slowDisk, .fillDisk, .shortenWrites, .rot: true
         default: false
         }
     }

@@ -26,6 +26,12 @@ struct Network {
     }
 }
 
+/// How a process ends: alone, or with its kernel, and what that has not made durable.
+enum Ending {
+    case kill
+    case power
+}
+
 extension Simulation {
     static func site(ofClient name: Int) -> Int { slots + name }
 
@@ -139,9 +145,9 @@ extension Simulation {
     }
 
     /// The process ends; its kernel closes its connections, unless the machine is gone as well.
-    func end(_ process: ReplicaProcess, withMachine: Bool) {
+    func end(_ process: ReplicaProcess, _ ending: Ending, withMachine: Bool = false) {
         process.isUp = false
-        if let disk = process.disk { crash(process, disk) }
+        if let drive = process.disk { crash(process, drive, ending) }
         process.backlog = []
         if listening[process.slot] == process.number { listening[process.slot] = nil }
         if withMachine { lostMachines[process.slot] = true }

@@ -32,8 +32,24 @@ final class ReplicaProcess {
     var paths: Paths
     var executor = Executor<ServiceSet>()
 
-    var disk: Disk?
-    /// What waits until the disk has this many items safe; in order.
+    var disk: Drive?
+    /// The files of `disk`, open as long as the process is there.
+    var journal: OpenStore?
+    /// What its steps have given to the journal and what is not written yet, in order.
+    var unwritten: [Drive.Item] = []
+    /// How many there have been, and how many of them are durable.
+    var itemsGiven = 0
+    var itemsDurable = 0
+    /// A sync is under way, of the first so many.
+    var syncing: Int?
+    var segmentsSeen = 0
+    /// Of the entry that was executed last.
+    var executedView: ViewNumber?
+    /// Who lived on the disk before rot made new instances of them.
+    var formerly: [Instance] = []
+    /// Instances that others say to have been before.
+    var formers: [Instance] = []
+    /// What waits until this many items are durable; in order.
     var outputs: [Output] = []
     /// As it was after the newest step of which everything is safe: reads wait for that, too.
     var confirmedProbe: UInt64 = 0

@@ -1,6 +1,6 @@
 /// The one source of chance of a run: SplitMix64 (Steele, Lea and Flood, Fast Splittable
 /// Pseudorandom Number Generators, 2014).
-package struct Random: Sendable {
+package struct Random: RandomNumberGenerator, Sendable {
     private var state: UInt64
 
     package init(seed: UInt64) { state = seed }

@@ -1,5 +1,8 @@
+import Journal
+import Linux
 import Replication
-import Services
+import Storage
+import Synchronization
 import Wire
 
 // What a replica's server does with its disk: it writes and syncs, and lets out what waits for that.
@@ -16,8 +19,9 @@ extension Simulation {
 
     /// Carries out what must wait until all records are durable, or keeps it until then.
     func afterSync(_ process: ReplicaProcess, _ out: Outbox) {
-        let isWaiting = process.disk.map { write(out, to: $0) || !process.outputs.isEmpty } ?? false
-        guard isWaiting, let disk = process.disk else {
+        let isWaiting =
+            process.disk.map { _ in keep(process, out) || !process.outputs.isEmpty } ?? false
+        guard isWaiting, let drive = process.disk else {
             process.confirmedProbe = process.face.confirmedProbe
             for envelope in out.sendAfterSync { post(process, envelope) }
             for entry in out.execute { execute(process, entry) }
@@ -29,44 +33,49 @@ extension Simulation {
         let envelopes = out.sendAfterSync.map { ($0, token(process, to: $0.to)) }
         process.outputs.append(
             .init(
-                need: disk.count, confirmedProbe: process.face.confirmedProbe,
+                need: process.itemsGiven, confirmedProbe: process.face.confirmedProbe,
                 envelopes: envelopes, execute: out.execute, effects: out.effects))
-        sync(process, disk)
+        sync(process, drive)
     }
 
-    private func write(_ out: Outbox, to disk: Disk) -> Bool {
-        for record in out.records {
-            if case .restored(let op) = record {
-                for case .restore(op, let snapshot) in out.effects {
-                    disk.write(.restored(op, snapshot))
-                }
-            } else {
-                disk.write(.record(record))
-            }
+    private func keep(_ process: ReplicaProcess, _ out: Outbox) -> Bool {
+        guard !out.records.isEmpty else { return false }
+        var item = Drive.Item(records: out.records)
+        for case .restore(let op, let snapshot) in out.effects {
+            item.state = (op, process.replica.view?.number ?? ViewNumber(0), snapshot)
         }
-        return !out.records.isEmpty
+        process.unwritten.append(item)
+        process.itemsGiven += 1
+        return true
     }
 
-    private func sync(_ process: ReplicaProcess, _ disk: Disk) {
-        guard disk.syncing == nil else { return }
-        disk.syncing = disk.count
+    /// The records that are there now are written and made durable, which takes its time; what
+    /// comes meanwhile waits for the next write.
+    private func sync(_ process: ReplicaProcess, _ drive: Drive) {
+        guard process.syncing == nil else { return }
+        process.syncing = process.itemsGiven
         let time =
-            now < disk.slowUntil ? random.int(10_000...100_000) : random.int(20...mix.syncMax)
-        queue.push(.synced(process.number, count: disk.count), at: now + time)
+            now < drive.slowUntil ? random.int(10_000...100_000) : random.int(20...mix.syncMax)
+        queue.push(.synced(process.number, count: process.itemsGiven), at: now + time)
     }
 
     func onSynced(_ process: ReplicaProcess, _ count: Int) {
-        guard let disk = process.disk, disk.syncing == count else { return }
-        disk.syncing = nil
-        if disk.isFailing {
-            // A second sync would prove nothing.
-            tell { "replica \(process.number): its disk fails" }
-            coverage.note(.syncFailed)
-            end(process, withMachine: false)
+        guard let drive = process.disk, process.syncing == count else { return }
+        process.syncing = nil
+        let items = process.unwritten.prefix(count - process.itemsDurable)
+        do throws(SystemError) {
+            try write(items, of: process, drive)
+        } catch {
+            // A second try would prove nothing.
+            tell { "replica \(process.number): \(error)" }
+            coverage.note(error.isNoSpace ? .noSpace : .writeFailed)
+            end(process, .kill)
             return
         }
-        disk.synced(count)
-        while process.isUp, let first = process.outputs.first, first.need <= disk.durable {
+        for item in items { drive.ledger.written(item.records) }
+        process.unwritten.removeFirst(items.count)
+        process.itemsDurable = count
+        while process.isUp, let first = process.outputs.first, first.need <= process.itemsDurable {
             process.outputs.removeFirst()
             process.confirmedProbe = first.confirmedProbe
             for (envelope, token) in first.envelopes {
@@ -80,18 +89,73 @@ extension Simulation {
             for effect in first.effects where process.isUp { carryOut(process, effect) }
         }
         guard process.isUp else { return }
-        if disk.count > disk.durable || !process.outputs.isEmpty { sync(process, disk) }
+        if !process.unwritten.isEmpty || !process.outputs.isEmpty { sync(process, drive) }
         release(process)
     }
 
+    /// As the server does within a turn.
+    private func write(
+        _ items: ArraySlice<Drive.Item>, of process: ReplicaProcess, _ drive: Drive
+    ) throws(SystemError) {
+        guard let journal = process.journal else { return }
+        if journal.store.identity == nil {
+            try journal.store.create(
+                Identity(service: Self.service, id: process.me.id, instance: process.me.instance))
+        }
+        for item in items {
+            if let state = item.state {
+                // Which waits for the checkpoint that is being written.
+                drive.beside.run()
+                try journal.store.receive(op: state.op, view: state.view, snapshot: state.snapshot)
+            }
+            try journal.store.append(item.records)
+        }
+        let segments = journal.store.counts.segmentsBegun
+        try journal.store.sync()
+        if segments > process.segmentsSeen { coverage.note(.segmentBegun) }
+        process.segmentsSeen = segments
+    }
+
+    // MARK: Checkpoints
+
     /// Now and then the state is written down, and the log before it could go.
     func tickDisk(_ process: ReplicaProcess) {
-        guard let disk = process.disk, process.outputs.isEmpty, disk.count == disk.durable,
-            process.executor.op.rawValue > 0, random.chance(mix.checkpoints)
+        guard let journal = process.journal, process.outputs.isEmpty, process.unwritten.isEmpty,
+            process.executor.op.rawValue > 0, journal.store.identity != nil,
+            let view = process.executedView, random.chance(mix.checkpoints)
         else { return }
-        coverage.note(.checkpointTaken)
-        disk.write(.checkpoint(process.executor.op, process.executor.snapshot()))
-        sync(process, disk)
+        let copy = process.executor
+        do throws(SystemError) {
+            let isBegun = try journal.store.checkpoint(
+                op: copy.op, view: view, snapshot: { copy.snapshot() })
+            guard isBegun else { return }
+        } catch {
+            preconditionFailure("a store that has failed and goes on: \(error)")
+        }
+        let time = random.int(50...20_000)
+        queue.push(.checkpointWritten(process.number), at: now + time)
+        guard random.chance(mix.torn / 20) else { return }
+        // Else the end seldom falls into so short a time.
+        let fault = random.chance(700) ? Fault.bounce : .cutPower
+        queue.push(.fault(fault, of: process.number), at: now + random.int(0...time))
+    }
+
+    func onCheckpointWritten(_ process: ReplicaProcess) {
+        guard let drive = process.disk, let journal = process.journal else { return }
+        drive.beside.run()
+        switch journal.store.takeCheckpointOutcome() {
+        case .done(_, let removal):
+            coverage.note(.checkpointTaken)
+            if removal != nil { coverage.note(.removalFailed) }
+        case .failed(let error):
+            tell { "replica \(process.number): no checkpoint: \(error)" }
+            coverage.note(.checkpointFailed)
+        case .journalFailed(let error):
+            tell { "replica \(process.number): \(error)" }
+            coverage.note(.writeFailed)
+            end(process, .kill)
+        case nil: return
+        }
     }
 
     /// The newest view of which nothing is left to be made durable.
@@ -100,124 +164,74 @@ extension Simulation {
         return process.shown
     }
 
-    // MARK: Ends and starts
+    // MARK: Ends
 
-    /// What is not durable is lost, or a part of it; the rest waits to be started again.
-    func crash(_ process: ReplicaProcess, _ disk: Disk) {
+    /// What was being done to the files is done in part, or not begun.
+    func crash(_ process: ReplicaProcess, _ drive: Drive, _ ending: Ending) {
         process.outputs = []
-        let unsafe = disk.count - disk.durable
-        let kept = unsafe > 0 && random.chance(mix.torn) ? random.int(0...unsafe) : 0
-        if kept > 0 { coverage.note(.tornWrite) }
-        if disk.crash(keeping: kept) > 0 { coverage.note(.recordsLost) }
-        restart(disk, after: random.int(0...mix.restartMax))
+        if let journal = process.journal, journal.store.failure == nil, random.chance(mix.torn) {
+            cutShort(process, drive)
+        }
+        // The store waits for its checkpoint, which gets no further.
+        drive.files.state.withLock { $0.isOff = true }
+        drive.beside.run()
+        process.journal = nil
+        for item in process.unwritten { drive.ledger.unfinished(item.records) }
+        process.unwritten = []
+        process.syncing = nil
+        switch ending {
+        case .kill: drive.files.state.withLock { $0.kill() }
+        case .power: losePower(drive)
+        }
+        restart(drive, after: random.int(0...mix.restartMax))
     }
 
-    private func restart(_ disk: Disk, after time: Int) {
-        disk.restartAt = now + time
-        queue.push(.restart(slot: disk.slot), at: now + time)
+    func losePower(_ drive: Drive) {
+        drive.files.state.withLock { $0.losePower(&random) }
+        if drive.options.durability == .never { drive.isForgetful = true }
+    }
+
+    /// The process ends, or the power goes, at some call or byte of a sync, and at some of the
+    /// writing of a checkpoint, which goes on beside it: the two have no file in common.
+    private func cutShort(_ process: ReplicaProcess, _ drive: Drive) {
+        let count = process.unwritten.count
+        guard count > 0 || drive.beside.isWaiting else { return }
+        if drive.beside.isWaiting { coverage.note(.checkpointCutShort) }
+        if count > 0 { coverage.note(.writeCutShort) }
+        let isCheckpointFirst = random.chance(500)
+        if isCheckpointFirst { withLittleTime(drive) { drive.beside.run() } }
+        if count > 0 {
+            let items = process.unwritten.prefix(random.int(1...count))
+            withLittleTime(drive) {
+                do throws(SystemError) {
+                    try write(items, of: process, drive)
+                } catch {
+                    // Nobody is left to be told.
+                }
+            }
+        }
+        if !isCheckpointFirst { withLittleTime(drive) { drive.beside.run() } }
+    }
+
+    /// The disk does no more after so many bytes and calls of `body`.
+    private func withLittleTime(_ drive: Drive, _ body: () -> Void) {
+        let budget = random.int(0...(random.element([3, 60, 600, 6_000]) ?? 60))
+        drive.files.state.withLock { ($0.isOff, $0.budget) = (false, budget) }
+        body()
+    }
+
+    func restart(_ drive: Drive, after time: Int) {
+        drive.restartAt = now + time
+        queue.push(.restart(slot: drive.slot), at: now + time)
     }
 
     /// Whether this instance is there, or will be when its disk is started again.
     func comesBack(_ instance: Instance) -> Bool {
-        isAlive(instance) || disks.contains { $0.instance == instance && $0.restartAt != nil }
+        isAlive(instance) || disks.contains { $0.instance == instance && waits($0) }
     }
 
-    func restart(_ disk: Disk) {
-        guard listening[disk.slot] == nil else { return }
-        disk.restartAt = nil
-        disk.starts += 1
-        resetOrphans(of: disk.slot)
-        lostMachines[disk.slot] = false
-        do {
-            let (recovered, executor) = try disk.recover()
-            coverage.note(.replicaRestarted)
-            let process = start(
-                at: disk.slot, target: Int(recovered.view?.primary.address.port ?? 0), on: disk,
-                recovered)
-            process.executor = executor
-            process.openedAt = executor.service.polls.openVotes.map { ($0, now) }
-            step(process, .resume)
-            if !process.face.isMember { noteMembers(process) }
-        } catch {
-            fail(
-                Violation(
-                    .safety, rule: "a disk has what its replica has written",
-                    "slot \(disk.slot): \(error.text)"))
-        }
-    }
-
-    /// A machine that is back answers what comes on the connections of before with a reset.
-    private func resetOrphans(of slot: Int) {
-        for id in connections.indices where connections[id].isOrphan {
-            for side in 0...1
-            where connections[id].isOpen[side] && connections[id].sites[1 - side] == slot {
-                queue.push(.closed(connection: id, side: side), at: now + random.int(0...100_000))
-            }
-        }
-    }
-
-    /// Disks whose replicas are wanted back: not those that were turned away, but in any case the
-    /// newest view's members.
-    func restartDisks() {
-        for disk in disks {
-            if let time = disk.restartAt, now >= time || isHealed { restart(disk) }
-        }
-    }
-
-    // MARK: Faults
-
-    /// The power goes, for all or for some, and all at the same moment.
-    func cutPower() {
-        let all = random.chance(600)
-        let victims = replicas.filter { $0.isUp && (all || random.chance(500)) }
-        let areClientsCut = random.chance(700)
-        guard victims.allSatisfy({ $0.disk != nil }) || mayLoseMemory(victims) else { return }
-        coverage.note(.powerCut)
-        tell {
-            "the power of \(victims.count) replicas is cut\(areClientsCut ? ", and clients'" : "")"
-        }
-        for process in victims { end(process, withMachine: false) }
-        guard areClientsCut else { return }
-        for client in clients where client.isUp && !isOperator(client) && !isGuest(client) {
-            guard random.chance(800) else { continue }
-            coverage.note(.clientKilled)
-            end(client)
-            nextClientStart[client.name] = now + random.int(0...mix.restartMax)
-        }
-    }
-
-    /// Seldom, and only to see what is beyond repair.
-    private func mayLoseMemory(_ victims: [ReplicaProcess]) -> Bool {
-        guard let view = history.newest else { return true }
-        let members = view.members.filter { member in
-            victims.contains { $0.me.instance == member.instance && $0.disk == nil }
-        }
-        return members.isEmpty || random.chance(20)
-    }
-
-    /// A process ends and is started again at once.
-    func bounce(_ target: Int?) {
-        let candidates = replicas.filter { $0.isUp && $0.disk != nil }
-        let given = target.map { replicas[$0] }.flatMap { $0.isUp && $0.disk != nil ? $0 : nil }
-        guard let process = given ?? random.element(candidates), let disk = process.disk else {
-            return
-        }
-        coverage.note(.replicaBounced)
-        tell { "replica \(process.number) is killed and started again" }
-        end(process, withMachine: false)
-        restart(disk, after: random.int(200...8_000))
-    }
-
-    func breakDisk(_ fault: Fault, _ time: Int) {
-        guard let process = random.element(replicas.filter { $0.isUp && $0.disk != nil }),
-            let disk = process.disk
-        else { return }
-        tell { "\(fault) of replica \(process.number)" }
-        if fault == .failDisk {
-            disk.isFailing = true
-        } else {
-            coverage.note(.diskSlow)
-            disk.slowUntil = now + time
-        }
+    /// Whether its replica is going to be started as who it was.
+    func waits(_ drive: Drive) -> Bool {
+        drive.restartAt != nil && !drive.isRefused && drive.keepsAll(withoutPower: false)
     }
 }

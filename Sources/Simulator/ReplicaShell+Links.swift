@@ -7,7 +7,9 @@ extension Simulation {
     // MARK: Connections to other replicas
 
     func hello(of process: ReplicaProcess) -> Packet.Hello {
-        .init(member: process.me, isMember: process.face.isMember, view: shownView(process))
+        .init(
+            member: process.me, isMember: process.face.isMember, view: shownView(process),
+            formerly: process.formerly)
     }
 
     func onHello(
@@ -42,8 +44,20 @@ extension Simulation {
         let wasRelay = if case .relay = process.paths.route(to: instance) { true } else { false }
         if wasRelay { coverage.note(.backToDirect) }
         step(process, .directUp(instance))
+        for former in theirs.formerly { onFormer(process, former) }
         guard connections[id].isOpen[side], isAnswer else { return }
         onServiceHello(process, theirs)
+    }
+
+    /// Nobody can be this instance any more: its folder, which is locked, belongs to another.
+    private func onFormer(_ process: ReplicaProcess, _ former: Instance) {
+        guard !process.formers.contains(former) else { return }
+        process.formers.append(former)
+        coverage.note(.formerHeard)
+        for other in replicas where other.me.instance == former {
+            process.gone.append(other.number)
+        }
+        step(process, Paths.Event.exited(former))
     }
 
     func onServiceHello(_ process: ReplicaProcess, _ theirs: Packet.Hello) {

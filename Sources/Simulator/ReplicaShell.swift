@@ -102,6 +102,7 @@ extension Simulation {
             }
             if options.breakage == .forgottenSessions { process.executor.forgetSessions() }
             precondition(process.executor.op == op, "a state of another op")
+            process.executedView = nil
             process.openedAt = process.executor.service.polls.openVotes.map { ($0, now) }
             process.isStateOver = false
         case .truncated:
@@ -134,7 +135,7 @@ extension Simulation {
     func exit(_ process: ReplicaProcess) {
         guard process.isUp else { return }
         tell { "replica \(process.number) exits" }
-        end(process, withMachine: false)
+        end(process, .kill)
     }
 
     func onEntered(_ process: ReplicaProcess, _ view: View) {

@@ -54,7 +54,9 @@ package final class Simulation {
 
     var replicas: [ReplicaProcess] = []
     var clients: [ClientProcess] = []
-    var disks: [Disk] = []
+    var disks: [Drive] = []
+    /// Instances made on disks that were used before.
+    var renewals: UInt64 = 0
     var connections: [Connection] = []
     /// Which replica's process listens at each slot.
     var listening = [Int?](repeating: nil, count: Simulation.slots)
@@ -113,6 +115,8 @@ package final class Simulation {
             if isHealed, isDone { break }
         }
         if violation == nil { finish() }
+        // A store waits for its checkpoint before it goes.
+        for drive in disks { drive.beside.run() }
         return Outcome(
             violation: violation, coverage: coverage, digest: digest, events: events,
             ops: history.lastOp.rawValue, time: now)
@@ -139,34 +143,46 @@ package final class Simulation {
 
     // MARK: Processes
 
-    /// Without `disk`: a new replica, which gets a disk if its slot has one.
+    /// Without `drive`: a new replica, which gets a disk if its slot has one.
     @discardableResult
     func start(
-        at slot: Int, target: Int, on disk: Disk? = nil, _ recovered: Recovered? = nil
+        at slot: Int, target: Int, on drive: Drive? = nil, _ journal: OpenStore? = nil,
+        _ recovered: Recovered? = nil
     ) -> ReplicaProcess {
         let host = mix.isOneHost ? 1 : slot + 1
         // Clocks drift by up to a fifth.
         let process = ReplicaProcess(
-            number: replicas.count, id: disk?.id ?? id(at: slot),
-            instance: disk?.instance ?? Instance(UInt64(replicas.count + 1)), slot: slot,
+            number: replicas.count, id: drive?.id ?? id(at: slot),
+            instance: drive?.instance ?? Instance(UInt64(replicas.count + 1)), slot: slot,
             host: host, target: target,
             membersMax: mix.shape.replicas, timing: timing, election: election,
             tickTime: random.int(9_000...11_000), leaseLength: mix.leaseLength,
             seed: random.next(), keptMax: mix.keptMax, recovered: recovered,
-            life: disk?.starts ?? 0)
-        process.disk = disk
-        if disk == nil, mix.hasDisk[slot] {
-            disks.removeAll { $0.slot == slot }
-            let fresh = Disk(instance: process.me.instance, id: process.me.id.id, slot: slot)
-            disks.append(fresh)
-            process.disk = fresh
-        }
+            life: drive?.starts ?? 0)
+        (process.disk, process.journal) = (drive, journal)
+        if drive == nil, mix.hasDisk[slot] { addDisk(to: process) }
         process.replica.breakage = options.breakage
         replicas.append(process)
         listening[slot] = process.number
         queue.push(.tick(process.number), at: now + random.int(0...process.tickTime))
         tell { "replica \(process.number) starts at slot \(slot)" }
         return process
+    }
+
+    /// A blank one.
+    private func addDisk(to process: ReplicaProcess) {
+        disks.removeAll { $0.slot == process.slot }
+        let fresh = Drive(
+            instance: process.me.instance, id: process.me.id.id, slot: process.slot,
+            seed: random.next(), segmentBytes: mix.segmentBytes, durability: mix.durability,
+            breakage: options.breakage)
+        do {
+            process.journal = try fresh.open()
+        } catch {
+            preconditionFailure("a blank disk: \(error)")
+        }
+        process.disk = fresh
+        disks.append(fresh)
     }
 
     var election: Election { mix.election }
@@ -246,14 +262,17 @@ package final class Simulation {
         case .synced(let number, let count):
             guard replicas[number].isUp, !keepBack(event, replicas[number]) else { return }
             onSynced(replicas[number], count)
+        case .checkpointWritten(let number):
+            guard replicas[number].isUp, !keepBack(event, replicas[number]) else { return }
+            onCheckpointWritten(replicas[number])
         case .voteDecided(let number, let vote):
             guard clients[number].isUp, !keepBack(event, clients[number]) else { return }
             decide(clients[number], vote)
         case .fault(let fault, let target): strike(fault, target)
         case .restart(let slot):
-            for disk in disks where disk.slot == slot && disk.restartAt.map({ $0 <= now }) ?? false
-            {
-                restart(disk)
+            for drive in disks
+            where drive.slot == slot && drive.restartAt.map({ $0 <= now }) ?? false {
+                restart(drive)
             }
         case .mend(let index): mend(index)
         case .resume(let process): resume(process)

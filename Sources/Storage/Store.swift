@@ -216,13 +216,14 @@ package struct Store: ~Copyable {
             while names.contains("aside-\(number)") { number += 1 }
             path = "\(store.folder)/aside-\(number)"
             try store.disk.makeFolder(path)
-            // The identity last, as it makes the others count.
-            for name in names where name != "identity" && name != "lock" {
-                if name.hasPrefix("aside-") { continue }
+            // One by one: if only the end of the journal were gone with the power, the rest would
+            // pass for a whole one. So its beginning goes first, which is missed; the identity last,
+            // as it makes the others count.
+            for name in Self.inOrderOfRenewal(names) {
                 try store.disk.rename("\(store.folder)/\(name)", to: "\(path)/\(name)")
+                try store.disk.syncFolder(path)
+                try store.disk.syncFolder(store.folder)
             }
-            try store.disk.syncFolder(path)
-            try store.disk.syncFolder(store.folder)
             try store.disk.rename("\(store.folder)/identity", to: "\(path)/identity")
             try store.disk.syncFolder(path)
             try store.disk.syncFolder(store.folder)
@@ -231,6 +232,17 @@ package struct Store: ~Copyable {
         self.identity = nil
         try create(identity)
         return path
+    }
+
+    /// What is put aside of these: segments by their numbers, then the rest.
+    private static func inOrderOfRenewal(_ names: [String]) -> [String] {
+        let numbers = names.compactMap { Survey.number($0, "segment-") }.sorted()
+        let segments = numbers.map { SegmentHeader.name($0) }
+        return segments
+            + names.filter { name in
+                name != "identity" && name != "lock" && !name.hasPrefix("aside-")
+                    && !segments.contains(name)
+            }
     }
 
     // MARK: Appending

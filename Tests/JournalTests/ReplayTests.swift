@@ -28,7 +28,6 @@ import Wire
     @Test(arguments: [
         Record.entry(entry(4, view: 3)), .entry(entry(6, view: 3)), .entry(entry(5, view: 2)),
         .truncated(after: OpNumber(5)), .truncated(after: OpNumber(2)),
-        .restored(op: OpNumber(9)),
         .view(view(2)),
         .view(View(number: ViewNumber(3), primary: view(3).primary, backups: [], electorate: [])),
         .promised(number: ViewNumber(3), attempt(9)), .promised(number: ViewNumber(4), attempt(5)),
@@ -41,6 +40,19 @@ import Wire
         let standing = replay.standing
         #expect(throws: DecodeError.self) { try replay.take(record) }
         #expect(replay.standing == standing)
+    }
+
+    /// A state that no checkpoint has, unless the log goes back to one that there is.
+    @Test func stateThatIsMissing() throws {
+        var replay = Replay(base: .beginning, firstOp: OpNumber(1))
+        for record in Self.before { try replay.take(record) }
+        try replay.take(.restored(op: OpNumber(9)))
+        #expect(replay.stateMissing == OpNumber(9))
+        #expect(throws: DecodeError.self) { try replay.recovered() }
+        try replay.take(.restored(op: OpNumber(0)))
+        try replay.take(.entry(Self.entry(1, view: 4)))
+        #expect(replay.stateMissing == nil)
+        #expect(try replay.recovered().last == OpNumber(1))
     }
 
     @Test func twoViewsInOneAttemptAreRefused() throws {

@@ -28,7 +28,7 @@ extension ProcessSuite.Disks {
             defer { pair.end() }
             try pair.begin()
             try pair.ledger.waitForMore(5)
-            pair.ledger.stop()
+            pair.ledger.end()
             let leader = try pair.leader()
             // The journals of idle servers end with a mark, 24 bytes.
             usleep(300_000)

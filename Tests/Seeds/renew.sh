@@ -38,8 +38,15 @@ find_seed() {
     for pair in "staysAfterRemoval:told to step down, it answers nobody" \
         "forgottenSessions:one history"; do
         rule=${pair#*:}
-        seed=$(.build/release/pollsim --breakage "${pair%%:*}" --seeds 3000 --from 1 -q --survey |
-            sed -n "s/^broken: $rule: first by seed \([0-9]*\),.*/\1/p")
+        from=1
+        while :; do
+            out=$(.build/release/pollsim --breakage "${pair%%:*}" --seeds 200 --from "$from" -q \
+                --survey 2>&1 || true)
+            seed=$(sed -n "s/^broken: $rule: first by seed \([0-9]*\),.*/\1/p" <<<"$out")
+            [ -z "$seed" ] && [ "$from" -lt 10000 ] || break
+            crashed=$(sed -n 's/^pollsim: crashed .* in seed \([0-9]*\)$/\1/p' <<<"$out")
+            from=$((${crashed:-$((from + 199))} + 1))
+        done
         [ -n "$seed" ] || { echo "'$rule' does not notice ${pair%%:*}" >&2; exit 1; }
         echo "${pair%%:*} $seed any $(tr ' ' '-' <<<"$rule")"
     done

@@ -76,6 +76,8 @@ import Testing
             .memberExcluded, .stepDown, .truncated, .relayUsed, .backToDirect, .callRepeated,
             .heldBallotProposed, .readAnswered, .ambush, .leaderFailed, .electionBegan,
             .electionSummoned, .electionAnswered, .handedOverToHigher, .lowerTookOver,
+            .powerCut, .replicaRestarted, .segmentBegun, .checkpointTaken, .checkpointCutShort,
+            .writeCutShort, .startCutShort, .writeFailed, .rottenInUse,
         ] {
             #expect(coverage[item] > 0, "\(item.name) never happened")
         }

@@ -1,5 +1,6 @@
 import Journal
 import Linux
+import Simulator
 import Storage
 import Synchronization
 import Testing

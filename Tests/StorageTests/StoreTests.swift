@@ -1,5 +1,6 @@
 import Journal
 import Linux
+import Simulator
 import Storage
 import Synchronization
 import Testing
@@ -351,6 +352,35 @@ private func refusal(_ body: () throws -> Void) -> StoreError? {
             try store.sync()
         }
         #expect(try open(disk).recovered?.last == OpNumber(4))
+    }
+
+    /// A primary that has just come back from its disk gives a joiner its checkpoint's state, which
+    /// may be older than what the joiner has had from another.
+    @Test func aStateOlderThanTheOneBefore() throws {
+        let disk = SimulatedDisk()
+        func receive(_ store: inout Store, _ op: UInt64, _ more: [Record] = []) throws {
+            let at = OpNumber(op)
+            try store.receive(op: at, view: ViewNumber(1), snapshot: Model.snapshot(at))
+            try store.append([.restored(op: at)] + more)
+            try store.sync()
+        }
+        do {
+            var store = try open(disk).store
+            try receive(&store, 5, [entry(6)])
+            try receive(&store, 3, [entry(4)])
+        }
+        disk.state.withLock { $0.kill() }
+        do {
+            var opened = try open(disk)
+            #expect(opened.recovered?.op == OpNumber(3) && opened.recovered?.last == OpNumber(4))
+            // The newer one is gone: from here on it would be in the way.
+            #expect(!disk.state.withLock { $0.names }.contains("/d/checkpoint-5"))
+            try opened.store.append([entry(5), entry(6)])
+            try opened.store.sync()
+        }
+        disk.state.withLock { $0.kill() }
+        let recovered = try open(disk).recovered
+        #expect(recovered?.op == OpNumber(3) && recovered?.last == OpNumber(6))
     }
 
     @Test func foreignFoldersAreRefused() throws {

@@ -1,35 +1,37 @@
-import Linux
-import Storage
-import Synchronization
+package import Linux
+package import Storage
+package import Synchronization
 
 /// A disk in memory that can lose its power: what was not synced is then lost, torn or kept in any
 /// combination of sectors and names, as a seed decides.
-final class SimulatedDisk: Disk {
-    enum Call: Hashable {
+package final class SimulatedDisk: Disk {
+    package enum Call: Hashable, Sendable {
         case create, allocate, write, sync, rename, remove, syncFolder, list, read
     }
 
-    private enum Change {
+    private enum Change: Sendable {
         case bytes(at: Int, [UInt8])
         case truncated(Int)
         case reserved(Int)
     }
 
-    private struct Node {
+    private struct Node: Sendable {
         /// As programs see it.
         var seen: [UInt8] = []
         /// As a loss of power would leave it at the least.
         var durable: [UInt8] = []
         var pending: [Change] = []
+        /// Programs see what is neither durable nor pending.
+        var isForgotten = false
     }
 
-    private struct NameChange {
+    private struct NameChange: Sendable {
         let folder: String
         /// Names and what they stand for from then on; nil: nothing.
         let names: [(name: String, node: Int?)]
     }
 
-    struct State {
+    package struct State: Sendable {
         private var nodes: [Node] = []
         private var seen: [String: Int] = [:]
         private var durable: [String: Int] = [:]
@@ -38,14 +40,16 @@ final class SimulatedDisk: Disk {
         private var locks: [String: Int32] = [:]
         private var nextHandle: Int32 = 3
         /// Bytes and calls until the power goes.
-        var budget: Int?
-        var isOff = false
-        private(set) var spent = 0
+        package var budget: Int?
+        package var isOff = false
+        package private(set) var spent = 0
         /// The calls that fail: the how-manieth of its kind, from 1, and with which errno.
-        var faults: [Call: (number: Int, code: Int32)] = [:]
+        package var faults: [Call: (number: Int, code: Int32)] = [:]
         /// Every write takes this many bytes at most.
-        var writeMax = Int.max
-        private(set) var counts: [Call: Int] = [:]
+        package var writeMax = Int.max
+        /// No file can become longer.
+        package var isFull = false
+        package private(set) var counts: [Call: Int] = [:]
 
         fileprivate mutating func spend(_ units: Int) -> Int {
             if isOff { return 0 }
@@ -62,12 +66,24 @@ final class SimulatedDisk: Disk {
 
         fileprivate mutating func begin(_ call: Call, _ path: String) throws(SystemError) {
             counts[call, default: 0] += 1
-            guard spend(1) == 1 else { throw SystemError("off", path, code: 5) }
+            guard spend(1) == 1 else { throw Self.off(path) }
             if let fault = faults[call], fault.number == counts[call] {
                 // A failed sync: the kernel calls the pages clean, shows them, and forgets them.
-                if call == .sync, let node = seen[path] { nodes[node].pending = [] }
+                if call == .sync, let node = seen[path] {
+                    nodes[node].pending = []
+                    nodes[node].isForgotten = true
+                }
                 throw SystemError("\(call)", path, code: fault.code)
             }
+        }
+
+        private static func off(_ path: String) -> SystemError {
+            SystemError("off", path, code: SystemError.inputOutput)
+        }
+
+        /// The next call of this kind fails.
+        mutating func fail(_ call: Call, _ code: Int32) {
+            faults[call] = (counts[call, default: 0] + 1, code)
         }
 
         fileprivate mutating func node(_ file: OpenFile) -> Int { handles[file.handle] ?? 0 }
@@ -110,12 +126,19 @@ final class SimulatedDisk: Disk {
 
         private static func apply(_ change: Change, to bytes: inout [UInt8]) {
             func grow(_ count: Int) {
-                if bytes.count < count {
-                    bytes += [UInt8](repeating: 0, count: count - bytes.count)
+                guard bytes.count < count else { return }
+                if bytes.isEmpty {
+                    bytes = [UInt8](repeating: 0, count: count)
+                } else {
+                    bytes.append(contentsOf: repeatElement(0, count: count - bytes.count))
                 }
             }
             switch change {
             case .bytes(let at, let new):
+                if bytes.isEmpty, at == 0 {
+                    bytes = new
+                    return
+                }
                 grow(at + new.count)
                 bytes.replaceSubrange(at..<at + new.count, with: new)
             case .truncated(let count): bytes.removeSubrange(min(count, bytes.count)...)
@@ -141,10 +164,15 @@ final class SimulatedDisk: Disk {
             throws(SystemError) -> Int
         {
             try begin(.write, file.path)
-            let wanted = bytes.prefix(writeMax)
+            let node = node(file)
+            let room = isFull ? max(0, nodes[node].seen.count - offset) : .max
+            let wanted = bytes.prefix(min(writeMax, room))
+            if wanted.isEmpty, !bytes.isEmpty {
+                throw SystemError("write", file.path, code: SystemError.noSpace)
+            }
             let taken = spend(wanted.count)
-            change(node(file), .bytes(at: offset, Array(wanted.prefix(taken))))
-            if isOff { throw SystemError("off", file.path, code: 5) }
+            change(node, .bytes(at: offset, Array(wanted.prefix(taken))))
+            if isOff { throw Self.off(file.path) }
             return taken
         }
 
@@ -157,7 +185,10 @@ final class SimulatedDisk: Disk {
 
         fileprivate mutating func allocate(_ file: OpenFile, _ count: Int) throws(SystemError) {
             try begin(.allocate, file.path)
-            change(node(file), .reserved(count))
+            let node = node(file)
+            guard nodes[node].seen.count < count else { return }
+            if isFull { throw SystemError("allocate", file.path, code: SystemError.noSpace) }
+            change(node, .reserved(count))
         }
 
         fileprivate mutating func truncate(_ file: OpenFile, _ count: Int) throws(SystemError) {
@@ -203,7 +234,7 @@ final class SimulatedDisk: Disk {
         }
 
         /// The process has ended; the kernel goes on.
-        mutating func kill() {
+        package mutating func kill() {
             handles = [:]
             locks = [:]
             faults = [:]
@@ -212,14 +243,15 @@ final class SimulatedDisk: Disk {
         }
 
         /// The power has gone and come back.
-        mutating func losePower(_ generator: inout Generator) {
+        package mutating func losePower(_ generator: inout some RandomNumberGenerator) {
             kill()
             // None, all, or each sector and name by itself.
             let mood = Int.random(in: 0..<6, using: &generator)
-            func isKept(_ generator: inout Generator) -> Bool {
+            func isKept(_ generator: inout some RandomNumberGenerator) -> Bool {
                 mood == 0 ? false : mood == 1 ? true : Bool.random(using: &generator)
             }
-            for node in nodes.indices {
+            for node in nodes.indices where !nodes[node].pending.isEmpty || nodes[node].isForgotten
+            {
                 for change in nodes[node].pending {
                     guard case .bytes(let at, let bytes) = change else {
                         if isKept(&generator) { Self.apply(change, to: &nodes[node].durable) }
@@ -242,6 +274,7 @@ final class SimulatedDisk: Disk {
                     }
                 }
                 nodes[node].pending = []
+                nodes[node].isForgotten = false
                 nodes[node].seen = nodes[node].durable
             }
             for change in changes where isKept(&generator) {
@@ -252,75 +285,81 @@ final class SimulatedDisk: Disk {
         }
 
         /// Changes a file behind everybody's back.
-        mutating func spoil(_ path: String, _ body: (inout [UInt8]) -> Void) {
+        package mutating func spoil(_ path: String, _ body: (inout [UInt8]) -> Void) {
             guard let node = seen[path] else { return }
             body(&nodes[node].seen)
             nodes[node].durable = nodes[node].seen
         }
 
-        mutating func take(_ path: String) {
+        package mutating func take(_ path: String) {
             seen[path] = nil
             durable[path] = nil
         }
 
-        var names: [String] { seen.keys.sorted() }
+        package var names: [String] { seen.keys.sorted() }
+
+        /// What a loss of power would leave under each name at the least, by name.
+        var durableNames: [String] { durable.keys.sorted() }
+        func durableBytes(_ path: String) -> [UInt8] {
+            durable[path].map { nodes[$0].durable } ?? []
+        }
+        func seenBytes(_ path: String) -> [UInt8] { seen[path].map { nodes[$0].seen } ?? [] }
+
+        /// Bytes that are durable become others, for programs and on the disk.
+        mutating func rot(_ path: String, at offset: Int, _ bytes: [UInt8]) {
+            guard let node = durable[path] else { return }
+            let change = Change.bytes(at: offset, bytes)
+            Self.apply(change, to: &nodes[node].durable)
+            if offset + bytes.count <= nodes[node].seen.count {
+                Self.apply(change, to: &nodes[node].seen)
+            }
+        }
     }
 
-    let state = Mutex(State())
+    package let state = Mutex(State())
 
-    func makeFolder(_ path: String) throws(SystemError) {}
-    func list(_ folder: String) throws(SystemError) -> [String] {
+    package init() {}
+
+    package func makeFolder(_ path: String) throws(SystemError) {}
+    package func list(_ folder: String) throws(SystemError) -> [String] {
         try state.withLock { s throws(SystemError) in try s.list(folder) }
     }
-    func read(_ path: String) throws(SystemError) -> [UInt8] {
+    package func read(_ path: String) throws(SystemError) -> [UInt8] {
         try state.withLock { s throws(SystemError) in try s.read(path) }
     }
-    func lock(_ path: String) throws(SystemError) -> OpenFile? { state.withLock { $0.lock(path) } }
-    func create(_ path: String) throws(SystemError) -> OpenFile {
+    package func lock(_ path: String) throws(SystemError) -> OpenFile? {
+        state.withLock { $0.lock(path) }
+    }
+    package func create(_ path: String) throws(SystemError) -> OpenFile {
         try state.withLock { s throws(SystemError) in try s.open(path, isNew: true) }
     }
-    func open(_ path: String) throws(SystemError) -> OpenFile {
+    package func open(_ path: String) throws(SystemError) -> OpenFile {
         try state.withLock { s throws(SystemError) in try s.open(path, isNew: false) }
     }
-    func allocate(_ file: OpenFile, bytes: Int) throws(SystemError) {
+    package func allocate(_ file: OpenFile, bytes: Int) throws(SystemError) {
         try state.withLock { s throws(SystemError) in try s.allocate(file, bytes) }
     }
-    func write(_ file: OpenFile, _ bytes: [UInt8], from start: Int, at offset: Int)
+    package func write(_ file: OpenFile, _ bytes: [UInt8], from start: Int, at offset: Int)
         throws(SystemError) -> Int
     {
         try state.withLock { s throws(SystemError) in
             try s.write(file, bytes[start...], at: offset)
         }
     }
-    func sync(_ file: OpenFile) throws(SystemError) {
+    package func sync(_ file: OpenFile) throws(SystemError) {
         try state.withLock { s throws(SystemError) in try s.sync(file) }
     }
-    func truncate(_ file: OpenFile, to bytes: Int) throws(SystemError) {
+    package func truncate(_ file: OpenFile, to bytes: Int) throws(SystemError) {
         try state.withLock { s throws(SystemError) in try s.truncate(file, bytes) }
     }
-    func rename(_ old: String, to new: String) throws(SystemError) {
+    package func rename(_ old: String, to new: String) throws(SystemError) {
         try state.withLock { s throws(SystemError) in try s.rename(old, new) }
     }
-    func remove(_ path: String) throws(SystemError) {
+    package func remove(_ path: String) throws(SystemError) {
         try state.withLock { s throws(SystemError) in try s.remove(path) }
     }
-    func syncFolder(_ path: String) throws(SystemError) {
+    package func syncFolder(_ path: String) throws(SystemError) {
         try state.withLock { s throws(SystemError) in try s.syncFolder(path) }
     }
-    func close(_ file: OpenFile) { state.withLock { $0.close(file) } }
-}
-
-/// xorshift64*: the tests' own randomness, from a fixed seed.
-struct Generator: RandomNumberGenerator {
-    var state: UInt64
-
-    /// Near seeds give far sequences.
-    init(seed: Int) { state = (UInt64(seed) &+ 1) &* 0x9e37_79b9_7f4a_7c15 | 1 }
-
-    mutating func next() -> UInt64 {
-        state ^= state >> 12
-        state ^= state << 25
-        state ^= state >> 27
-        return state &* 0x2545_f491_4f6c_dd1d
-    }
+    package func close(_ file: OpenFile) { state.withLock { $0.close(file) } }
 }

@@ -1,0 +1,84 @@
+import Journal
+import Linux
+import Simulator
+import Storage
+import Synchronization
+import Testing
+import Wire
+
+/// A journal with rot in it is put aside, and the power goes meanwhile.
+@Suite struct RenewalTests {
+    private static func options() -> Store.Options {
+        var options = Script.options()
+        options.segmentBytes = 150
+        return options
+    }
+
+    /// Segments 1, 2, …, and a byte changed in the one before the last record of all.
+    private static func rotten(_ files: SimulatedDisk, in segment: Int, checkpoints: Bool) throws {
+        do {
+            var store = try Store(
+                folder: "/d", service: nil, id: nil, disk: files, options: options())
+            try store.create(Sample.identity)
+            for op in 1...8 {
+                let entry = Sample.entry(1, OpNumber(UInt64(op)), count: 1, size: 9, fill: 1)
+                try store.append([.entry(entry)])
+                try store.sync()
+                guard checkpoints, op == 3 || op == 5 else { continue }
+                let at = OpNumber(UInt64(op))
+                #expect(try store.checkpoint(op: at, view: ViewNumber(1)) { Model.snapshot(at) })
+                #expect(store.takeCheckpointOutcome() == .done(op: at, removal: nil))
+            }
+        }
+        files.state.withLock {
+            $0.kill()
+            $0.spoil("/d/segment-\(segment)") { $0[50] ^= 1 }
+        }
+    }
+
+    /// What is left is never taken for a whole journal: its first part goes first, which is missed.
+    @Test(arguments: [1, 2, 3, 4], [false, true])
+    func theRestIsNeverUsed(segment: Int, checkpoints: Bool) throws {
+        var generator = Generator(seed: segment)
+        var (ends, blanks) = (0, 0)
+        for budget in Array(0...80) + Array(stride(from: 90, through: 900, by: 30)) {
+            for _ in 0..<6 {
+                let files = SimulatedDisk()
+                try Self.rotten(files, in: segment, checkpoints: checkpoints)
+                var fresh = Sample.identity
+                fresh.instance = Instance(77)
+                do {
+                    var store = try Store(
+                        folder: "/d", service: nil, id: nil, disk: files, options: Self.options())
+                    let found = try? store.resume(isPeerReachable: true)
+                    // With checkpoints the first segments are not needed, or gone.
+                    guard case .ask(_, keepsInstance: false)? = found?.verdict else { return }
+                    files.state.withLock { $0.budget = budget }
+                    do throws(SystemError) {
+                        _ = try store.renew(fresh)
+                        ends += 1
+                    } catch {
+                        #expect(files.state.withLock { $0.isOff })
+                    }
+                }
+                files.state.withLock { $0.losePower(&generator) }
+                var store = try Store(
+                    folder: "/d", service: nil, id: nil, disk: files, options: Self.options())
+                let identity = store.identity
+                if identity == nil { blanks += 1 }
+                if identity == Sample.identity {
+                    let found = try store.resume(isPeerReachable: true)
+                    guard case .ask(_, keepsInstance: false) = found.verdict else {
+                        Issue.record("budget \(budget): \(found.verdict)")
+                        return
+                    }
+                } else if identity != nil {
+                    #expect(identity == fresh)
+                    let former = store.former
+                    #expect(former == [Sample.identity.instance])
+                }
+            }
+        }
+        #expect(ends > 0 && blanks > 0)
+    }
+}
