@@ -57,8 +57,10 @@ extension Replica {
         // may not be its log any more.
         // And one of an older view than is known here comes from a primary that does not know it is
         // over: the view known, or the next, may count on this log.
+        // That is to be seen by the last piece, which alone changes anything.
+        let isLast = part.piece + 1 >= part.pieces
         guard !fetch.isRestored, part.piece == fetch.piecesSeen, !part.view.contains(me.instance),
-            part.view.number >= view?.number ?? ViewNumber(0),
+            !isLast || part.view.number >= view?.number ?? ViewNumber(0),
             fetch.snapshot.count + part.bytes.count <= Fetch.snapshotBytesMax
         else {
             failJoin("the state came in disorder", into: &outbox)

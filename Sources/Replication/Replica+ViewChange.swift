@@ -241,12 +241,16 @@ extension Replica {
         }
     }
 
+    /// Whether it could lead alone on an operator's word. A primary alone needs none. One that has
+    /// come back from its disk and waits for the others does, and so does one who knows that others
+    /// went on without it, and is all that is left.
+    package var mayBePromoted: Bool {
+        guard let view, hasState, status != .learning else { return false }
+        return !isPrimary || !view.backups.isEmpty
+    }
+
     mutating func onPromoteByForce(into outbox: inout Outbox) {
-        // A primary alone needs none. One that has come back from disk and waits for the others does,
-        // and so does one who knows that others went on without it, and is all that is left.
-        guard let view, hasState, status != .learning, !isPrimary || !view.backups.isEmpty else {
-            return
-        }
+        guard let view, mayBePromoted else { return }
         // Far above what the other side can have reached by itself, so that this view is news to
         // it when the two meet again.
         let number = ViewNumber(view.number.rawValue + 1_000_000)

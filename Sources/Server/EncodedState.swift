@@ -46,8 +46,6 @@ final class EncodedState: Sendable {
 struct StateTransfer {
     let learner: Instance
     let join: JoinID
-    /// As the core said when the learner asked.
-    let view: View
     /// The only connection that it may go over: one that breaks may have lost a piece.
     let link: Connection
     let state: EncodedState

@@ -253,7 +253,8 @@ extension Server {
             }
             log.info("handing over to the backup, as asked")
             replyOK(connection)
-            step(.handOver)
+            switchover = Switchover(deadline: now + Switchover.nanosecondsMax)
+            continueSwitchover()
         case "STOP":
             if !isPrimary, replica.isMember, let view = replica.view,
                 paths.route(to: view.primary.instance) != nil
@@ -268,11 +269,14 @@ extension Server {
                 replyArity(connection, "REPLICA PROMOTE FORCE")
                 return
             }
-            guard replica.isMember, !isPrimary else {
-                replyError(connection, "ERR only a backup can be promoted")
+            guard replica.mayBePromoted, !isPrimary || isStalled else {
+                let text =
+                    isPrimary
+                    ? "ERR it leads already" : "ERR it has no state of the service to lead with"
+                replyError(connection, text)
                 return
             }
-            log.warning("promoted by force: what the old primary alone acknowledged is lost")
+            log.warning("promoted by force: what others acknowledged without this replica is lost")
             replyOK(connection)
             step(.promoteByForce)
         default: replyArity(connection, "REPLICA SWITCHOVER|STOP|PROMOTE FORCE")

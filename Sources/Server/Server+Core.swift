@@ -131,13 +131,15 @@ extension Server {
         switch effect {
         case .entered(let view): onEntered(view)
         case .removed(let view): onRemoved(view)
-        case .sendState(let learner, let join, let view): sendState(to: learner, join, view)
+        case .sendState(let learner, let join, _): sendState(to: learner, join)
         case .stateKept(let op): log.detail("no more than the log behind op \(op) is missing here")
         case .restore(let op, let snapshot): restore(op, snapshot)
         case .truncated: refuseWaiters()
         case .joinFailed(let reason, let isPlaceTaken):
             onJoinFailed(reason, isPlaceTaken: isPlaceTaken)
-        case .stalled(let reason): log.warnOnce("waiting: \(reason)")
+        case .stalled(let reason):
+            stalledIn = replica.view?.number
+            log.warnOnce("waiting: \(reason)")
         case .leaderFailed(let leader): sayLeaderFailed(leader)
         case .electionBegan(let initiator): sayElection(initiatedBy: initiator)
         case .stop:
@@ -145,6 +147,9 @@ extension Server {
             exitCode = exitCode ?? 0
         }
     }
+
+    /// Whether it waits for electors and cannot go on meanwhile.
+    var isStalled: Bool { replica.isMember && stalledIn == replica.view?.number }
 
     private func onEntered(_ view: View) {
         driver.viewEntered = view.number

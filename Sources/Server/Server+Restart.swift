@@ -21,6 +21,13 @@ struct Restart {
     var statusWord: String { child != nil ? "starting" : failures > 0 ? "waiting" : "none" }
 }
 
+/// What an operator has asked for.
+struct Switchover {
+    /// Monotonic nanoseconds.
+    let deadline: UInt64
+    static let nanosecondsMax: UInt64 = 10_000_000_000
+}
+
 extension Server {
     func onEnteredForRestart(_ view: View) {
         guard view.primary.instance == me.instance else {
@@ -134,6 +141,20 @@ extension Server {
         else { return }
         log.info("stopping the replacement, process \(child): \(reason)")
         Processes.signal(child, Signals.terminate)
+    }
+
+    // MARK: Leading no more
+
+    /// Again and again, as a hand-over is given up when something else is being changed, or when the
+    /// backup does not get to everything soon enough.
+    func continueSwitchover() {
+        guard let switchover else { return }
+        guard isPrimary, now < switchover.deadline else {
+            if isPrimary { log.warning("the hand-over did not come about; ask again") }
+            self.switchover = nil
+            return
+        }
+        if replica.acceptsRequests { step(.handOver) }
     }
 
     // MARK: Leaving and stopping

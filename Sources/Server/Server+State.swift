@@ -6,13 +6,13 @@ import Wire
 // and sent a piece at a time, as the connection takes them, while requests go on.
 extension Server {
     /// Only over a direct connection: a learner is no member, and to members alone is relayed.
-    func sendState(to learner: Instance, _ join: JoinID, _ view: View) {
+    func sendState(to learner: Instance, _ join: JoinID) {
         guard let link = links[learner] else { return }
         transfers.removeAll { $0.learner == learner }
         do throws(SystemError) {
             let state = try EncodedState.begin(executor, waking: stateWaker) { $0.snapshot() }
             transfers.append(
-                StateTransfer(learner: learner, join: join, view: view, link: link, state: state))
+                StateTransfer(learner: learner, join: join, link: link, state: state))
         } catch {
             // The learner asks again over its next connection.
             log.warning("no state can be sent: \(error)")
@@ -40,8 +40,11 @@ extension Server {
                 1, (bytes.count + StateTransfer.pieceBytes - 1) / StateTransfer.pieceBytes)
             let start = transfer.piecesSent * StateTransfer.pieceBytes
             let piece = Array(bytes[start..<min(bytes.count, start + StateTransfer.pieceBytes)])
+            // As it is now: the learner may have heard of it from others, and an older one would show
+            // it a primary that does not know it is over.
+            guard let view = replica.view else { return }
             let message = Message.state(
-                transfer.join, view: transfer.view, op: transfer.state.op,
+                transfer.join, view: view, op: transfer.state.op,
                 piece: transfer.piecesSent, pieces: pieces, bytes: piece)
             link.write { message.encode(head: "PEER", into: &$0) }
             markDirty(link)

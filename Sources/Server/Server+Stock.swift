@@ -189,6 +189,7 @@ extension Server {
         let whole = settings.election == .bully ? "group" : "pair"
         let state = view == nil ? "none" : view?.backups.isEmpty == true ? "solo" : whole
         lines.append(("state", state))
+        lines.append(("stalled", isStalled && !replica.acceptsRequests ? "1" : "0"))
         let members = view?.members.map { "\($0.id.id)@\($0.address)" } ?? []
         lines.append(("members", members.joined(separator: ",")))
         var clients = 0

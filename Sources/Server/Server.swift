@@ -88,6 +88,9 @@ package final class Server {
     /// Those connections stand, but nothing comes through.
     var isCutSilent = false
     var stopping: Stopping?
+    var switchover: Switchover?
+    /// The view in which the choice of the next was seen to lack electors.
+    var stalledIn: ViewNumber?
     var exitCode: Int32?
 
     var now: UInt64 = 0
@@ -266,6 +269,7 @@ package final class Server {
         tickRestart()
         tickDriver()
         tickStopping()
+        continueSwitchover()
         tickRooms()
         tickDisk()
         tickCopy()

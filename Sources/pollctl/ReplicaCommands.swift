@@ -94,21 +94,24 @@ struct ReplicaCommands {
     func promote(_ address: Address?) throws(Failure) {
         let asked = address.map { [$0] } ?? servers
         let overview = Overview(servers: asked, milliseconds: min(milliseconds, 2_000))
-        let candidates = overview.reports.filter { report in
-            address.map { $0 == report.askedAt || $0 == report.own.address } ?? !report.isPrimary
+        var candidates = overview.reports.filter { report in
+            address.map { $0 == report.askedAt || $0 == report.own.address } ?? !report.isLeading
         }
+        // Who is in no view most likely has nothing to lead with.
+        let members = candidates.filter { $0.view > 0 }
+        if !members.isEmpty { candidates = members }
         guard let backup = candidates.first else {
-            if let primary = overview.primary {
+            if let primary = overview.primary, primary.isLeading {
                 throw Failure("\(primary.askedAt) is primary already, and no backup answers")
             }
             throw Failure(overview.complaint)
         }
-        if backup.isPrimary { throw Failure("\(backup.askedAt) is primary already") }
+        if backup.isLeading { throw Failure("\(backup.askedAt) is primary already") }
         guard candidates.count == 1 else {
             let list = candidates.map { "\($0.askedAt)" }.joined(separator: ", ")
             throw Failure("more than one backup answers (\(list)); name one: promote --force A")
         }
-        if let primary = overview.primary, primary.view >= backup.view {
+        if let primary = overview.primary, primary.isLeading, primary.view >= backup.view {
             throw Failure(
                 "the primary \(primary.askedAt) is alive and answers; use `pollctl switchover`")
         }
@@ -116,7 +119,7 @@ struct ReplicaCommands {
         let deadline = Deadline(milliseconds: Self.settleMillisecondsMax)
         while true {
             let report = try? ServerReport.of(backup.askedAt, milliseconds: 200)
-            if let report, report.isPrimary {
+            if let report, report.isLeading, report.view > backup.view {
                 say("\(backup.askedAt) is primary now (view \(report.view))")
                 return
             }
