@@ -231,7 +231,9 @@ extension Replica {
 
     /// Tells everybody concerned that `next` was decided; to be called before entering it.
     mutating func announce(_ next: View, into outbox: inout Outbox) {
-        var told: [Instance] = [me.instance]
+        // Learners are told when it is entered, before what follows.
+        var told = [me.instance]
+        told += learners.map(\.member.instance).filter { !next.contains($0) }
         let all =
             (view?.electorate ?? []) + (view?.members.map(\.instance) ?? [])
             + next.members.map(\.instance) + next.electorate + links

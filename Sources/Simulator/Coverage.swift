@@ -22,7 +22,7 @@ package struct Coverage: Sendable {
         case relayOpened, relayUsed, relayLost, backToDirect, relayBounced
         case answeredFromCache, roomInvalidated, reservationWaited, leaseRanOut, cacheLapsed
         case cacheOutlivesPrimary
-        case replicaRestarted, tailOnly, segmentBegun, checkpointTaken
+        case replicaRestarted, tailOnly, segmentBegun, checkpointTaken, marked
         case writeFailed, noSpace, checkpointFailed, removalFailed, startRefused
         case writeCutShort, checkpointCutShort, startCutShort, tailCut, unsyncedLost
         case rotHarmless, replicaRenewed, formerHeard

@@ -116,10 +116,26 @@ extension Simulation {
         process.segmentsSeen = segments
     }
 
+    /// An idle replica vouches for its last write.
+    private func mark(_ process: ReplicaProcess) {
+        guard let journal = process.journal, process.outputs.isEmpty, process.unwritten.isEmpty,
+            process.syncing == nil, journal.store.canMark, random.chance(200)
+        else { return }
+        coverage.note(.marked)
+        do throws(SystemError) {
+            try journal.store.mark()
+        } catch {
+            tell { "replica \(process.number): \(error)" }
+            coverage.note(error.isNoSpace ? .noSpace : .writeFailed)
+            end(process, .kill)
+        }
+    }
+
     // MARK: Checkpoints
 
     /// Now and then the state is written down, and the log before it could go.
     func tickDisk(_ process: ReplicaProcess) {
+        mark(process)
         guard let journal = process.journal, process.outputs.isEmpty, process.unwritten.isEmpty,
             process.executor.op.rawValue > 0, journal.store.identity != nil,
             let view = process.executedView, random.chance(mix.checkpoints)

@@ -146,6 +146,7 @@ extension Simulation {
         if process.face.isPrimary { drive(process) }
         tickRooms(process)
         tickDisk(process)
+        guard process.isUp else { return }
         propose(process)
         release(process)
         tickLeaving(process)

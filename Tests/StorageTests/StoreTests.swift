@@ -312,8 +312,6 @@ private func refusal(_ body: () throws -> Void) -> StoreError? {
             $0.kill()
             $0.spoil("/d/segment-1") { $0[SegmentHeader.byteCount + end - 3] ^= 1 }
         }
-        var store = try Store(
-            folder: "/d", service: nil, id: nil, disk: disk, options: Script.options())
         if isMarked {
             let refusal = refusal { _ = try open(disk) }
             guard case .refused(_, let reason)? = refusal else {
@@ -322,6 +320,8 @@ private func refusal(_ body: () throws -> Void) -> StoreError? {
             }
             #expect(reason.contains("op 2: rot"), "\(reason)")
         } else {
+            var store = try Store(
+                folder: "/d", service: nil, id: nil, disk: disk, options: Script.options())
             guard case .cut(let place) = try store.resume(isPeerReachable: false).verdict else {
                 Issue.record("not cut")
                 return
