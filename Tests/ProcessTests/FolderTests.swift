@@ -91,6 +91,48 @@ extension ProcessSuite {
             }
         }
 
+        /// One of two machines is gone for good after both were down: the one that is left, whichever it
+        /// is, waits, and leads on an operator's word.
+        @Test(arguments: [0, 1]) func theOneThatIsLeft(survivor: Int) throws {
+            let cluster = try Cluster()
+            defer { cluster.end() }
+            let more = ["--no-restart"]
+            try cluster.primary(flags(cluster, "a", more))
+            try cluster.backup(flags(cluster, "b", more))
+            _ = try cluster.waitForPair()
+            let vote = try RawClient(cluster.ports[0]).ask("VOTE.OPEN Tea? ROLL open")
+            #expect(vote == .number(1))
+            for name in ["primary", "backup"] {
+                let process = try #require(cluster.processes[name])
+                Foundation.kill(process.processIdentifier, SIGKILL)
+                process.waitUntilExit()
+            }
+            if survivor == 0 {
+                try cluster.primary(flags(cluster, "a", more))
+            } else {
+                try cluster.backup(flags(cluster, "b", more))
+            }
+            let port = cluster.ports[survivor]
+            _ = try cluster.eventually("it to wait", within: 60) {
+                try? cluster.info(port)["stalled"] == "1" ? true : nil
+            }
+            let promote = try cluster.start(
+                "promote", "pollctl", ["promote", "--force", "--servers", "127.0.0.1:\(port)"])
+            promote.waitUntilExit()
+            #expect(promote.terminationStatus == 0, "\(cluster.said("promote", "err"))")
+            let info = try cluster.info(port)
+            #expect(info["mode"] == "primary" && info["state"] == "solo" && info["stalled"] == "0")
+            #expect(info["votes_open"] == "1")
+            // The other was found after all.
+            if survivor == 0 {
+                try cluster.backup(flags(cluster, "b", more))
+            } else {
+                try cluster.primary(flags(cluster, "a", more))
+            }
+            let pair = try cluster.waitForPair()
+            #expect(cluster.port(of: pair, "primary_address") == port)
+        }
+
         /// A replacement that has not joined ends with its primary.
         @Test func noReplacementIsLeftBehind() throws {
             let cluster = try Cluster()
