@@ -73,7 +73,8 @@ enum Control {
 
             bench starts a pair of its own unless --servers is given. ballot_us: from sending a
             ballot to the primary's OK. result_us: from asking for a vote to be opened to its
-            result, at each voter. --failover: from SIGKILL of the primary in the middle of a vote
+            result, at each voter. --data: votes are opened ahead, so that each voter always has
+            its ballots in flight. --failover: from SIGKILL of the primary in the middle of a vote
             to the result in the last of 5 client logs.
             """,
         example: "pollctl status --json")

@@ -137,12 +137,15 @@ struct DataBench {
                 "  fdatasync of 4 KiB in \(folder): median \(Text.fixed(probe / 1_000, 3)) ms, "
                     + "with nothing else going on")
             for (role, work) in zip(DataPair.roles, run.work) {
+                let time =
+                    work.syncs > 0
+                    ? ", \(Text.fixed(work.microsecondsPerSync / 1_000, 3)) ms each with the write"
+                    : ""
                 Terminal.print(
                     "  \(role): \(work.turns) turns, \(work.syncs) syncs "
                         + "(\(Text.fixed(work.syncsPerTurn, 2)) a turn, at most "
-                        + "\(work.syncsOfATurnMax)), "
-                        + "\(Text.fixed(work.microsecondsPerSync / 1_000, 3)) ms each with the "
-                        + "write, \(work.writes) writes, \(Text.grouped(UInt64(work.bytes))) bytes")
+                        + "\(work.syncsOfATurnMax))\(time), \(work.writes) writes, "
+                        + "\(Text.grouped(UInt64(work.bytes))) bytes")
             }
             return
         }
@@ -153,7 +156,10 @@ struct DataBench {
                 ("syncs", .integer(work.syncs)),
                 ("syncs_per_turn", .number(work.syncsPerTurn, digits: 3)),
                 ("syncs_of_a_turn_max", .integer(work.syncsOfATurnMax)),
-                ("sync_us", .number(work.microsecondsPerSync, digits: 1)),
+                (
+                    "sync_us",
+                    work.syncs > 0 ? .number(work.microsecondsPerSync, digits: 1) : .null
+                ),
                 ("writes", .integer(work.writes)), ("bytes", .integer(work.bytes)),
             ])
         }
