@@ -65,6 +65,8 @@ final class ReplicaProcess {
 
     var isUp = true
     var isPaused = false
+    /// When its clock ticks next: what is on the queue for another moment is from before a pause.
+    var tickDue = 0
     var backlog: [Event] = []
     /// Told to end: hands over, takes its leave, and goes at this moment at the latest.
     var leavesAt: Int?
@@ -196,6 +198,8 @@ final class ClientProcess {
     var witness: Witness
     var isUp = true
     var isPaused = false
+    /// When its clock ticks next: what is on the queue for another moment is from before a pause.
+    var tickDue = 0
     var backlog: [Event] = []
     /// Said goodbye, and goes at this moment.
     var leavesAt: Int?

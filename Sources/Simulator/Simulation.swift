@@ -164,7 +164,7 @@ package final class Simulation {
         process.replica.breakage = options.breakage
         replicas.append(process)
         listening[slot] = process.number
-        queue.push(.tick(process.number), at: now + random.int(0...process.tickTime))
+        tick(process, at: now + random.int(0...process.tickTime))
         tell { "replica \(process.number) starts at slot \(slot)" }
         return process
     }
@@ -201,7 +201,7 @@ package final class Simulation {
             hearingTicksMax: timing.suspectTicks)
         client.witness.breakage = options.breakage
         clients.append(client)
-        queue.push(.clientTick(client.number), at: max(now, moment) + random.int(0...10_000))
+        tick(client, at: max(now, moment) + random.int(0...10_000))
         tell { "client \(client.number) starts as \(name)" }
         return client
     }
@@ -212,14 +212,14 @@ package final class Simulation {
         switch event {
         case .tick(let number):
             let process = replicas[number]
-            guard process.isUp, !process.isPaused else { return }
+            guard process.isUp, !process.isPaused, now == process.tickDue else { return }
             mark(1, number)
-            queue.push(event, at: now + process.tickTime)
+            tick(process, at: now + process.tickTime)
             tick(process)
         case .clientTick(let number):
             let client = clients[number]
-            guard client.isUp, !client.isPaused else { return }
-            queue.push(event, at: now + client.tickTime)
+            guard client.isUp, !client.isPaused, now == client.tickDue else { return }
+            tick(client, at: now + client.tickTime)
             if isGuest(client) { tickGuest(client) } else { tick(client) }
         case .turn(let number):
             let process = replicas[number]
@@ -310,6 +310,16 @@ package final class Simulation {
         return client.isPaused
     }
 
+    private func tick(_ process: ReplicaProcess, at time: Int) {
+        process.tickDue = time
+        queue.push(.tick(process.number), at: time)
+    }
+
+    private func tick(_ client: ClientProcess, at time: Int) {
+        client.tickDue = time
+        queue.push(.clientTick(client.number), at: time)
+    }
+
     func resume(_ process: Process) {
         var backlog: [Event] = []
         switch process {
@@ -317,12 +327,12 @@ package final class Simulation {
             guard replicas[number].isUp, replicas[number].isPaused else { return }
             replicas[number].isPaused = false
             swap(&backlog, &replicas[number].backlog)
-            queue.push(.tick(number), at: now)
+            tick(replicas[number], at: now)
         case .client(let number):
             guard clients[number].isUp, clients[number].isPaused else { return }
             clients[number].isPaused = false
             swap(&backlog, &clients[number].backlog)
-            queue.push(.clientTick(number), at: now)
+            tick(clients[number], at: now)
         }
         tell { "\(process) goes on" }
         for event in backlog { queue.push(event, at: now) }

@@ -5,6 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 swift build -c release --product pollsim
+new=$(mktemp)
 find_seed() {
     local name=$1 shape from out found crashed
     for shape in any group3 group5 pair; do
@@ -50,5 +51,5 @@ find_seed() {
         [ -n "$seed" ] || { echo "'$rule' does not notice ${pair%%:*}" >&2; exit 1; }
         echo "${pair%%:*} $seed any $(tr ' ' '-' <<<"$rule")"
     done
-} >Tests/Seeds/breakages.new
-mv Tests/Seeds/breakages.new Tests/Seeds/breakages.txt
+} >"$new"
+mv "$new" Tests/Seeds/breakages.txt

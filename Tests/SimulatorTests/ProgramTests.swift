@@ -55,9 +55,7 @@ import Testing
     }
 
     @Test func failureNamesSeedRuleAndCommand() throws {
-        let broken = [
-            "--breakage", "tailTrusted", "--election", "sticky", "--from", "1", "--seeds", "500",
-        ]
+        let broken = ["--breakage", "noWriteAll", "--from", "2", "--seeds", "500"]
         let result = try Self.run(broken)
         #expect(result.code == 1, "a safety rule: \(result.err.suffix(300))")
         #expect(result.err.contains("breaks 'one history'"))
