@@ -54,6 +54,14 @@ package enum Files {
         return "\(String(cString: folder))/\(text)"
     }
 
+    /// Whether there is something that is neither a plain file nor a folder: a device, a pipe.
+    package static func isSpecial(_ path: String) -> Bool {
+        var status = stat()
+        guard fstatat(AT_FDCWD, path, &status, 0) == 0 else { return false }
+        let kind = status.st_mode & S_IFMT
+        return kind != S_IFREG && kind != S_IFDIR
+    }
+
     package static func exists(_ path: String) -> Bool {
         access(path, F_OK) == 0
     }

@@ -207,7 +207,13 @@ extension Replica {
         _ number: ViewNumber, _ matched: OpNumber, from: Instance, into outbox: inout Outbox
     ) {
         guard let index = backupIndex(number, from), let view else { return }
-        guard matched <= op else { return }
+        guard matched <= op else {
+            let text =
+                "backup \(view.backups[index].id) has ops of this view up to \(matched), this primary "
+                + "has none behind \(op): its disk has lost the end of its journal"
+            outbox.effects.append(.stalled(reason: text))
+            return
+        }
         // Everything committed is on all members, also where the backup does not know it yet.
         let sure = max(matched, commitMax)
         progress[index].acked = max(progress[index].acked, sure)

@@ -80,8 +80,13 @@ extension Replica {
     // MARK: Entering and leaving
 
     /// News of a decided view, from anybody.
-    mutating func onView(_ news: View, into outbox: inout Outbox) {
+    mutating func onView(_ news: View, from: Instance, into outbox: inout Outbox) {
         let isOlderTaken = breakage == .oldNewsBelieved && news != view
+        // Its members tell each other. One that is in no view may be the last to know of it: its
+        // new primary, even, has not heard of it if the one before decided it alone.
+        if !isMember, let view, news.number < view.number, view.contains(from) {
+            outbox.sendAfterSync.append(Envelope(to: from, .view(view)))
+        }
         guard news.number > (view?.number ?? ViewNumber(0)) || isOlderTaken else { return }
         // Those who have followed this primary hear of it here, if nobody else reaches them.
         if isPrimary, let view {

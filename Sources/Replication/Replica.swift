@@ -301,7 +301,7 @@ package struct Replica: Equatable, Sendable {
         case .propose(let attempt, let view): onPropose(attempt, view, from: from, into: &outbox)
         case .accepted(let number, let attempt):
             onAccepted(number, attempt, from: from, into: &outbox)
-        case .view(let view): onView(view, into: &outbox)
+        case .view(let view): onView(view, from: from, into: &outbox)
         case .join(let join, let member, let op, let view):
             let has = Learned(op: op, view: view)
             onJoin(join, member, has, from: from, into: &outbox)

@@ -99,6 +99,7 @@ package final class Durable {
         var store = try Store(
             folder: folder, service: nil, id: id, options: helpers.serve(options))
         guard let identity = store.identity else { return Durable(store, helpers, nil, nil) }
+        let rotten = store.survey?.checkpoints.filter { $0.flaw != nil }.map(\.name) ?? []
         let bytesFound = store.survey?.segments.reduce(0) { $0 + $1.end } ?? 0
         let resumption: Store.Resumption
         do throws(StoreError) {
@@ -111,7 +112,8 @@ package final class Durable {
             resumption = try store.resume(isPeerReachable: true)
         }
         switch resumption.verdict {
-        case .useAll: break
+        case .useAll:
+            for name in rotten { say("\(folder)/\(name) is rotten; the journal makes up for it") }
         case .cut(let place), .ask(let place, keepsInstance: true):
             say("\(folder)/\(place.file), offset \(place.offset): \(place.flaw.reason); cut there")
         case .ask(let place, keepsInstance: false):
@@ -159,6 +161,13 @@ package final class Durable {
         let store = try Store(
             folder: folder, service: nil, id: nil, options: helpers.serve(options))
         if let identity = store.identity {
+            guard store.survey?.standing.view != nil else {
+                throw .refused(
+                    path: folder,
+                    reason:
+                        "left behind by a start that did not get to its end; it has nothing that "
+                        + "anybody was answered for: remove it, and try again")
+            }
             throw .refused(
                 path: folder,
                 reason: "not blank, it has the journal of \(identity); --restore needs an empty "

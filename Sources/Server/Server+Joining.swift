@@ -19,6 +19,8 @@ struct Joining {
     var nextDial: UInt64 = 0
     var delay: UInt64 = Self.delayMin
     var joinCount = 0
+    /// Joins that came to nothing, since the last view.
+    var failures: UInt64 = 0
     var lastReason = ""
     /// What a new service begins with; nil: with nothing, or it has begun.
     var restoration: Restoration?
@@ -38,6 +40,7 @@ struct Joining {
     mutating func onEntered() {
         isDeciding = false
         delay = Self.delayMin
+        failures = 0
         lastReason = ""
     }
 
@@ -281,7 +284,8 @@ extension Server {
             return
         }
         joining.lastReason = reason
-        log.info("joining did not succeed (\(reason)); trying again")
-        joining.backOff(now)
+        log.infoOnce("joining did not succeed (\(reason)); trying again")
+        joining.failures = min(joining.failures + 1, 6)
+        joining.nextDial = now + min(Joining.delayMin << joining.failures, Joining.delayMax)
     }
 }

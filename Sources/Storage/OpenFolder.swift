@@ -68,7 +68,9 @@ extension Store {
         do throws(DecodeError) {
             identity = try Identity(text: text)
         } catch {
-            throw .refused(path: path, reason: error.text)
+            throw .refused(
+                path: path,
+                reason: "\(error.text); put the right file back, or start in an empty folder and join")
         }
         if let service, service != identity.service {
             throw .refused(

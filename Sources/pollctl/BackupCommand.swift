@@ -67,6 +67,9 @@ struct BackupCommand {
         guard !isFolder else {
             throw Failure("\(path) is a folder; give the name of a file in it", .io)
         }
+        guard !Files.isSpecial(path) else {
+            throw Failure("\(path) is no plain file; give the name of one, or of none yet", .io)
+        }
         guard Files.exists(path), !overwrites else { return }
         throw Failure("\(path) exists; give another name, or --force to overwrite it", .io)
     }

@@ -20,7 +20,8 @@ struct StatusCommand {
     static func lines(_ primary: ServerReport, _ overview: Overview) -> [String] {
         let count = primary.members.count
         let state =
-            switch primary.string("state") {
+            switch primary.isLeading ? primary.string("state") : "waiting" {
+            case "waiting": "waiting for other members: nothing counts before they are back"
             case "pair": "pair: every ballot is on both before it counts"
             case "group": "group of \(count): every ballot is on all \(count) before it counts"
             default: "solo: the primary alone collects ballots"

@@ -133,6 +133,21 @@ extension ProcessSuite {
             #expect(cluster.port(of: pair, "primary_address") == port)
         }
 
+        /// SIGTERM, with threads beside the loop: the primary hands over and exits 0, so does the other.
+        @Test func terminatedServersLeaveInOrder() throws {
+            let cluster = try Cluster()
+            defer { cluster.end() }
+            let more = ["--no-restart"]
+            let primary = try cluster.primary(flags(cluster, "a", more))
+            let backup = try cluster.backup(flags(cluster, "b", more))
+            _ = try cluster.waitForPair()
+            for process in [primary, backup] {
+                process.terminate()
+                process.waitUntilExit()
+                #expect(process.terminationReason == .exit && process.terminationStatus == 0)
+            }
+        }
+
         /// A replacement that has not joined ends with its primary.
         @Test func noReplacementIsLeftBehind() throws {
             let cluster = try Cluster()

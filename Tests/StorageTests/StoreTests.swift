@@ -399,7 +399,10 @@ private func refusal(_ body: () throws -> Void) -> StoreError? {
         #expect(look(other, nil)?.description.contains("not of \(other)") == true)
         #expect(look(nil, ReplicaID(id: 5))?.description.contains("not 5") == true)
         disk.state.withLock { $0.spoil("/d/identity") { $0[16] = UInt8(ascii: "2") } }
-        #expect(look(nil, nil)?.description == "/d/identity: format 2; this program reads 1")
+        #expect(
+            look(nil, nil)?.description
+                == "/d/identity: format 2; this program reads 1; put the right file "
+                + "back, or start in an empty folder and join")
         disk.state.withLock { $0.take("/d/identity") }
         // A first segment without a record is what an interrupted beginning leaves.
         #expect(look(nil, nil) == nil)
