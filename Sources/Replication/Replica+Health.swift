@@ -108,7 +108,7 @@ extension Replica {
         witnessesHere = instances
         noteWitnessChange()
         guard isMember, let view, !isPrimary else { return }
-        outbox.send.append(Envelope(to: view.primary.instance, .witnesses(instances)))
+        outbox.sendAfterSync.append(Envelope(to: view.primary.instance, .witnesses(instances)))
     }
 
     mutating func onWitnessReport(_ instances: [Instance], from: Instance) {

@@ -183,7 +183,10 @@ extension Replica {
         isAttached = false
         let attach = Message.attach(view: view.number, op: matched)
         outbox.sendAfterSync.append(Envelope(to: view.primary.instance, attach))
-        outbox.send.append(Envelope(to: view.primary.instance, .witnesses(witnessesHere)))
+        // Behind the attach, and so behind the view, without which it would say nothing to a primary
+        // that has just been named.
+        outbox.sendAfterSync.append(
+            Envelope(to: view.primary.instance, .witnesses(witnessesHere)))
     }
 
     // MARK: The primary's side

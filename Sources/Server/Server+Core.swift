@@ -174,7 +174,10 @@ extension Server {
         driver.membersSeen = view.members
         driver.hasEntered = true
         sayLeader(of: view)
-        if !isPrimary { refuseReads() }
+        if !isPrimary {
+            refuseReads()
+            switchover = nil
+        }
         joining.onEntered()
         if settings.startedBy != nil { Processes.outliveParent() }
         let wasLeading = driver.isLeading

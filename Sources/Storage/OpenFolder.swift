@@ -68,9 +68,8 @@ extension Store {
         do throws(DecodeError) {
             identity = try Identity(text: text)
         } catch {
-            throw .refused(
-                path: path,
-                reason: "\(error.text); put the right file back, or start in an empty folder and join")
+            let advice = "put the right file back, or start in an empty folder and join"
+            throw .refused(path: path, reason: "\(error.text); \(advice)")
         }
         if let service, service != identity.service {
             throw .refused(
