@@ -17,10 +17,13 @@ package enum Threads {
         pthread_attr_setdetachstate(&attributes, CInt(PTHREAD_CREATE_DETACHED))
         defer { pthread_attr_destroy(&attributes) }
         // Signals are the main thread's: one that does not block them would be ended by them, with
-        // the whole process.
+        // the whole process. But not those by which a defect of the thread itself shows.
         var all = sigset_t()
         var before = sigset_t()
         sigfillset(&all)
+        for number in [SIGILL, SIGTRAP, SIGSEGV, SIGBUS, SIGABRT, SIGFPE] {
+            sigdelset(&all, number)
+        }
         pthread_sigmask(SIG_SETMASK, &all, &before)
         defer { pthread_sigmask(SIG_SETMASK, &before, nil) }
         let result = pthread_create(
