@@ -90,15 +90,19 @@ extension VoterSession {
         send(.results(from: nextResult), on: index, into: &outbox)
     }
 
+    mutating func onResultsRefused(_ index: Int, _ text: String, into outbox: inout VoterOutbox) {
+        let refusal = Refusal(text)
+        switch refusal {
+        case .redirect, .later: break
+        case .alreadyVoted, .closed, .noSuchVote, .notOnRoll, .nameInUse, .other:
+            report(index, "VOTE.RESULTS", text, into: &outbox)
+        }
+        backOff(index, refusal)
+    }
+
     mutating func onResults(_ index: Int, _ value: RESPValue, into outbox: inout VoterOutbox) {
         if case .error(let text) = value {
-            let refusal = Refusal(text)
-            switch refusal {
-            case .redirect, .later: break
-            case .alreadyVoted, .closed, .noSuchVote, .notOnRoll, .nameInUse, .other:
-                report(index, "VOTE.RESULTS", text, into: &outbox)
-            }
-            backOff(index, refusal)
+            onResultsRefused(index, text, into: &outbox)
             askResults(in: 0)
             return
         }

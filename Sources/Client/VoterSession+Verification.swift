@@ -28,13 +28,7 @@ extension VoterSession {
             let last = log.last
         else { return }
         if case .error(let text) = value {
-            let refusal = Refusal(text)
-            switch refusal {
-            case .redirect, .later: break
-            case .alreadyVoted, .closed, .noSuchVote, .notOnRoll, .nameInUse, .other:
-                report(index, "VOTE.RESULTS", text, into: &outbox)
-            }
-            backOff(index, refusal)
+            onResultsRefused(index, text, into: &outbox)
             return
         }
         do throws(DecodeError) {

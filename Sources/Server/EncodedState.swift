@@ -4,17 +4,6 @@ import Services
 import Synchronization
 import Wire
 
-/// Wakes the loop when a thread beside it has something for it.
-final class LoopWaker: Sendable {
-    private let waker: Waker
-
-    init() throws(SystemError) { waker = try Waker() }
-
-    var fd: CInt { waker.fd.raw }
-    func wake() { waker.wake() }
-    func drain() { waker.drain() }
-}
-
 /// The services' state as it was after `op`, being turned into bytes on a thread of its own while
 /// the loop goes on. The thread has a copy of the state: a value that shares its memory with the
 /// loop's until either changes a part of it.

@@ -61,7 +61,7 @@ extension Server {
             copyBy: Identity(service: service, id: me.id, instance: me.instance), op: executor.op,
             view: view.number, salt: Entropy.next())
         do throws(SystemError) {
-            let file = try EncodedState.begin(executor, waking: stateWaker) { executor in
+            let file = try EncodedState.begin(executor, waking: loopWaker) { executor in
                 var header = header
                 let snapshot = executor.snapshot()
                 header.snapshotBytes = snapshot.count

@@ -10,8 +10,7 @@ final class Helpers: Sendable {
     /// One for checkpoints, which take long; one for segments, for which requests wait.
     let checkpoints: Worker
     let segments: Worker
-    /// Wakes the loop.
-    let waker: Waker
+    let waker: LoopWaker
 
     static func start() throws(StoreError) -> Helpers {
         do throws(SystemError) {
@@ -24,7 +23,7 @@ final class Helpers: Sendable {
     private init() throws(SystemError) {
         checkpoints = try Worker()
         segments = try Worker()
-        waker = try Waker()
+        waker = try LoopWaker()
     }
 
     /// As `options`, with what takes long done beside the loop.
@@ -52,7 +51,9 @@ package final class Durable {
     /// Until then nothing would be broken by forgetting it, as the next start is a new instance.
     var unclaimed: [Record] = []
     /// What waits for a sync, in the order of the steps that asked for it.
-    var outputs: [Output] = []
+    private(set) var outputs: [Output] = []
+    /// Those before this place are done.
+    private var outputsDone = 0
     /// Of the journal, that have ended.
     var syncs = 0
     /// The most that any turn has made, as the store counts them, and its count before the turn.
@@ -137,7 +138,7 @@ package final class Durable {
     }
 
     /// Whether something waits for a sync: then all that follows waits, too.
-    var isBehind: Bool { store.isPending || !outputs.isEmpty }
+    var isBehind: Bool { store.isPending || outputsDone < outputs.count }
 
     /// Whether the next turn's sync would bring it on: else a new segment is awaited.
     var mayGoOn: Bool { isBehind && !store.mustWait }
@@ -147,10 +148,21 @@ package final class Durable {
         syncsBefore = store.counts.syncs
     }
 
+    func keep(_ output: Output) { outputs.append(output) }
+
     /// The next that need not wait any more.
     func takeOutput() -> Output? {
-        guard let first = outputs.first, first.need <= syncs else { return nil }
-        return outputs.removeFirst()
+        guard outputsDone < outputs.count, outputs[outputsDone].need <= syncs else { return nil }
+        let output = outputs[outputsDone]
+        outputsDone += 1
+        // All at once: one by one the rest would be moved each time.
+        if outputsDone == outputs.count { dropOutputs() }
+        return output
+    }
+
+    func dropOutputs() {
+        outputs.removeAll(keepingCapacity: true)
+        outputsDone = 0
     }
 
     /// Opens `folder` for a new service: it must be blank, and is left alone if it is not.
@@ -271,7 +283,7 @@ extension Server {
         log.error("the journal cannot be written: \(error); this replica ends here")
         exitCode = 74
         outbox.removeAll()
-        durable?.outputs = []
+        durable?.dropOutputs()
     }
 
     func tickDisk() {

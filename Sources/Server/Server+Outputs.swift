@@ -38,7 +38,7 @@ extension Server {
             // A message is for the path that stands now: what was on its way when a path breaks is
             // sent anew, from the last ack on, over the next.
             let envelopes = outbox.sendAfterSync.map { ($0, channel(to: $0.to)) }
-            durable.outputs.append(
+            durable.keep(
                 Output(
                     need: durable.syncs + (durable.store.isPending ? 1 : 0),
                     confirmedProbe: replica.confirmedProbe, envelopes: envelopes,
@@ -95,7 +95,7 @@ extension Server {
     /// Sends a message that is true only when all that was written so far is durable.
     func postAfterSync(_ envelope: Envelope) {
         guard let durable, durable.isBehind else { return post(envelope) }
-        durable.outputs.append(
+        durable.keep(
             Output(
                 need: durable.syncs + (durable.store.isPending ? 1 : 0),
                 confirmedProbe: replica.confirmedProbe,

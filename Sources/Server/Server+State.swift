@@ -10,7 +10,7 @@ extension Server {
         guard let link = links[learner] else { return }
         transfers.removeAll { $0.learner == learner }
         do throws(SystemError) {
-            let state = try EncodedState.begin(executor, waking: stateWaker) { $0.snapshot() }
+            let state = try EncodedState.begin(executor, waking: loopWaker) { $0.snapshot() }
             transfers.append(
                 StateTransfer(learner: learner, join: join, link: link, state: state))
         } catch {

@@ -70,7 +70,7 @@ package final class Server {
     /// States that learners have asked for.
     var transfers: [StateTransfer] = []
     var copy: ServiceCopy?
-    let stateWaker: LoopWaker
+    let loopWaker: LoopWaker
     /// Who has cached what of the rooms.
     var leases = CacheLeases(length: Settings.leaseMilliseconds * 1_000_000)
     /// Connections that cache, by number. Only looked up, never walked.
@@ -162,13 +162,16 @@ package final class Server {
         paths = Paths(me: me.instance, timing: timing)
         heartbeats = try Heartbeats(
             me: me.instance, intervalMilliseconds: settings.heartbeatMilliseconds)
-        stateWaker = try LoopWaker()
+        if let durable {
+            loopWaker = durable.helpers.waker
+        } else {
+            loopWaker = try LoopWaker()
+        }
         poller = try Poller()
         try poller.add(listener.raw)
-        try poller.add(stateWaker.fd)
+        try poller.add(loopWaker.fd)
         try poller.add(signals.fd.raw)
         try poller.add(heartbeats.mainFD)
-        if let durable { try poller.add(durable.helpers.waker.fd.raw) }
         chunk = .allocate(byteCount: 256 << 10, alignment: 16)
         descriptorsMax = Processes.raiseDescriptorLimit()
     }
@@ -216,10 +219,9 @@ package final class Server {
             switch ready.fd {
             case listener.raw: mustAccept = true
             case signals.fd.raw: onSignals()
-            case stateWaker.fd: stateWaker.drain()
+            case loopWaker.fd: loopWaker.drain()
             case heartbeats.mainFD:
                 for instance in heartbeats.takeHeard() { step(.heardDirectly(instance)) }
-            case durable?.helpers.waker.fd.raw: durable?.helpers.waker.drain()
             default:
                 if processes.owns(ready.fd) { onProcessExit(ready.fd) } else { onReady(ready) }
             }

@@ -35,17 +35,6 @@ struct VoterSet: Equatable, Sendable {
         return word < words.count && words[word] >> (voter % 64) & 1 == 1
     }
 
-    /// Ascending. Takes time for those that are in it, and little for the others.
-    func forEach(_ body: (Int) -> Void) {
-        for (index, word) in words.enumerated() where word != 0 {
-            var rest = word
-            while rest != 0 {
-                body(index * 64 + rest.trailingZeroBitCount)
-                rest &= rest - 1
-            }
-        }
-    }
-
     mutating func insert(_ voter: Int) {
         guard !contains(voter) else { return }
         let word = voter / 64
