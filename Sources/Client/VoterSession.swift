@@ -153,7 +153,7 @@ package struct VoterSession: Equatable, Sendable {
     package mutating func step(_ event: Event, into outbox: inout VoterOutbox) {
         guard phase != .ended else { return }
         switch event {
-        case .time(let moment): onTime(moment)
+        case .time(let moment): onTime(moment, into: &outbox)
         case .connected(let link): onConnected(link, into: &outbox)
         case .closed(let link, let reason): onClosed(link, reason, into: &outbox)
         case .malformed(let link, let error): onMalformed(link, error, into: &outbox)
@@ -178,6 +178,7 @@ package struct VoterSession: Equatable, Sendable {
         settleResults(into: &outbox)
         settleLog(into: &outbox)
         settleSilence(into: &outbox)
+        if let ticks = witness.ticksToTell { _ = isDue(at: (witnessTick + UInt64(ticks)) * 10) }
         settleDials(into: &outbox)
         settleStrangers(into: &outbox)
         settleReports(into: &outbox)
@@ -185,7 +186,7 @@ package struct VoterSession: Equatable, Sendable {
         settleLeaving(into: &outbox)
     }
 
-    private mutating func onTime(_ moment: UInt64) {
+    private mutating func onTime(_ moment: UInt64, into outbox: inout VoterOutbox) {
         let isFirst = now == 0
         now = max(now, moment)
         if isFirst {
@@ -196,8 +197,7 @@ package struct VoterSession: Equatable, Sendable {
         // an hour should not count through them all.
         let ticks = min(now / 10 - witnessTick, UInt64(witness.hearingTicksMax) + 1)
         witnessTick = now / 10
-        var none = Outbox()
-        for _ in 0..<ticks { witness.step(.tick, into: &none) }
+        for _ in 0..<ticks { stepWitness(.tick, into: &outbox) }
     }
 
     /// Whether `moment` has come; if not, the session asks to be woken then.

@@ -61,6 +61,8 @@ package enum Breakage: String, CaseIterable, Sendable {
     case proofAfterRestart
     /// A replica that comes back takes its whole log for the primary's.
     case rejoinTailTrusted
+    /// Who has lost the end of its journal goes on as if it had not.
+    case lostEndUnnoticed
     /// A folder is not synced when names in it have changed.
     case folderUnsynced
     /// A checkpoint counts before the journal is durable through its op.

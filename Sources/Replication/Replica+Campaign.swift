@@ -25,9 +25,12 @@ struct Campaign: Equatable, Sendable {
 extension Replica {
     /// Begins the choice of the next view if none is under way.
     mutating func startChange(into outbox: inout Outbox) {
-        guard isMember, campaign == nil, let view, let wanted = nextView() else { return }
-        // Attempt 0 is the primary's, without phase 1, once: as nobody can have proposed before.
-        if isPrimary, acceptor.granted == nil || breakage == .attemptZeroTwice {
+        guard isMember, missing == nil, campaign == nil, let view, let wanted = nextView() else {
+            return
+        }
+        // Attempt 0 is the primary's, without phase 1, once: as nobody can have proposed before. One
+        // that was dead asks first: the others know what its disk may have lost.
+        if isPrimary, acceptor.granted == nil && !isProofVoid || breakage == .attemptZeroTwice {
             let attempt = Attempt(counter: 0, proposer: me.instance)
             let answers = [Campaign.Answer](repeating: .none, count: view.electorate.count)
             campaign = Campaign(attempt: attempt, phase: .seeking, proposal: nil, answers: answers)
@@ -67,6 +70,7 @@ extension Replica {
                 // this replica acks nothing any more.
                 let isViewOver =
                     exited.contains(view.primary.instance) || status == .choosing || mustFinish
+                    || health.contains { $0.instance == view.primary.instance && $0.hasLeft }
                 let seek = Message.seek(
                     number: view.number.next, attempt: campaign.attempt,
                     isViewOver: isViewOver)
@@ -126,7 +130,8 @@ extension Replica {
         for case .granted(let accepted?) in campaign.answers where accepted.view == choice {
             for member in choice.members {
                 let news = Message.grant(
-                    number: choice.number, attempt: accepted.attempt, accepted: accepted)
+                    number: choice.number, attempt: accepted.attempt, committed: commitMax,
+                    accepted: accepted)
                 outbox.sendAfterSync.append(Envelope(to: member.instance, news))
             }
             return
@@ -348,7 +353,8 @@ extension Replica {
         {
             mustFinish = true
         }
-        let grant = Message.grant(number: number, attempt: attempt, accepted: acceptor.accepted)
+        let grant = Message.grant(
+            number: number, attempt: attempt, committed: commitMax, accepted: acceptor.accepted)
         outbox.sendAfterSync.append(Envelope(to: from, grant))
     }
 

@@ -35,6 +35,7 @@ extension Replica {
             return
         }
         if !isPrimary, view.primary.instance == instance { attach(into: &outbox) }
+        leaveAsShort(into: &outbox)
         // It may have been cut off, or stopped, while views changed; even if it is in this one, it
         // need not know.
         tellIfBehind(ViewNumber(0), instance, into: &outbox)
@@ -179,6 +180,7 @@ extension Replica {
         }
         sendCommit(into: &outbox)
         beat(into: &outbox)
+        if ticksToRetry <= 0 { leaveAsShort(into: &outbox) }
         tickFollowing()
         if ticksToRetry <= 0, let view, status == .normal, !isPrimary, !isAttached,
             links.contains(view.primary.instance)
@@ -218,15 +220,18 @@ extension Replica {
         }
     }
 
-    /// The primary tells its witnesses that it is alive.
+    /// The primary tells its witnesses that it is alive, and what is committed.
     private mutating func beat(into outbox: inout Outbox) {
-        guard isPrimary, let view else { return }
+        guard isPrimary, missing == nil, let view else { return }
         ticksToBeat -= 1
+        guard ticksToBeat <= 0 || commitBeaten < commitMax else { return }
+        commitBeaten = commitMax
+        for witness in view.witnesses {
+            let beat = Message.beat(view: view.number, committed: commitMax)
+            outbox.send.append(Envelope(to: witness, beat))
+        }
         guard ticksToBeat <= 0 else { return }
         ticksToBeat = timing.beatTicks
-        for witness in view.witnesses {
-            outbox.send.append(Envelope(to: witness, .beat(view: view.number)))
-        }
         // A learner that has nothing to fetch hears by this that its primary is there.
         for learner in learners where learner.sent != nil {
             let commit = Message.commit(view: view.number, commitMax: commitMax)

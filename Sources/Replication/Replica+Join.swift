@@ -21,7 +21,8 @@ extension Replica {
         (op, commitMin, commitMax, matched) = (first, first, first, first)
         hasState = true
         let view = View(
-            number: ViewNumber(1), primary: me, backups: [], electorate: [me.instance])
+            number: ViewNumber(1), primary: me, backups: [], electorate: [me.instance],
+            base: op)
         enter(view, into: &outbox)
     }
 

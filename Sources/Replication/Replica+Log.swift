@@ -26,7 +26,7 @@ extension Replica {
 
     /// Sends every backup and learner what it has not been sent yet.
     mutating func sendLog(into outbox: inout Outbox) {
-        guard status == .normal, let view else { return }
+        guard status == .normal, missing == nil, let view else { return }
         for index in progress.indices {
             guard let sent = progress[index].sent, sent < op else { continue }
             sendEntries(after: sent, to: view.backups[index].instance, into: &outbox)
@@ -51,7 +51,7 @@ extension Replica {
 
     /// Primary: commits what every member has, and executes it.
     mutating func advanceCommit(into outbox: inout Outbox) {
-        guard status == .normal, isPrimary else { return }
+        guard status == .normal, missing == nil, isPrimary else { return }
         var onAll = progress.map(\.acked).min().map { min($0, op) } ?? op
         if breakage == .noWriteAll { onAll = op }
         commitMax = max(commitMax, onAll)
@@ -80,6 +80,7 @@ extension Replica {
     ) {
         guard isFollowing(number, from) else { return }
         noteCommit(commit, into: &outbox)
+        guard missing == nil else { return }
         if entry.last > matched {
             guard entry.first == matched.next else {
                 // A hole: something was lost with a link. Ask again from where the log is sure. A
@@ -165,6 +166,7 @@ extension Replica {
     /// Learns that everything through `commit` is on every member: so it is in this log too, and
     /// it is the primary's.
     private mutating func noteCommit(_ commit: OpNumber, into outbox: inout Outbox) {
+        if status == .normal { noteCommitted(commit, into: &outbox) }
         if status == .normal, commit <= op { matched = max(matched, commit) }
         commitMax = max(commitMax, min(commit, matched))
         executeCommitted(through: commitMax, into: &outbox)
@@ -210,17 +212,14 @@ extension Replica {
         _ number: ViewNumber, _ matched: OpNumber, from: Instance, into outbox: inout Outbox
     ) {
         guard let index = backupIndex(number, from), let view else { return }
-        guard matched <= op else {
-            let text =
-                "backup \(view.backups[index].id) has ops of this view up to \(matched), this primary "
-                + "has none behind \(op): its disk has lost the end of its journal"
-            outbox.effects.append(.stalled(reason: text))
-            return
-        }
+        // What a backup has of this view's log is this primary's, or was.
+        noteCommitted(matched, into: &outbox)
+        guard matched <= op else { return }
         // Everything committed is on all members, also where the backup does not know it yet.
         let sure = max(matched, commitMax)
         progress[index].acked = max(progress[index].acked, sure)
         progress[index].sent = breakage == .nothingResent ? op : sure
+        if progress.allSatisfy({ $0.sent != nil }) { isUncompared = false }
         let commit = Message.commit(view: view.number, commitMax: commitMax)
         outbox.sendAfterSync.append(Envelope(to: from, commit))
         if probe > progress[index].confirmed {

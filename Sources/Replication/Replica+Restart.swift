@@ -32,12 +32,15 @@ extension Replica {
         isProofVoid = true
         guard let view, view.contains(me.instance) else { return }
         status = recovered.hasProposed ? .choosing : .normal
+        // Entries of this view are its primary's, and so is what stands before them.
+        if log.last?.view == view.number { matched = op }
         health = view.members.filter { $0.instance != me.instance }.map {
             Health(instance: $0.instance)
         }
         resetYield()
         guard view.primary.instance == me.instance else { return }
         matched = op
+        isUncompared = !view.backups.isEmpty && breakage != .lostEndUnnoticed
         progress = view.backups.map { _ in Progress(acked: commitMax, sent: nil) }
     }
 
@@ -46,12 +49,57 @@ extension Replica {
         // Alone it has nobody to wait for.
         advanceCommit(into: &outbox)
         outbox.effects.append(.entered(view))
+        checkBase(into: &outbox)
+    }
+
+    /// Hears that everything through `committed` was committed in this replica's view.
+    ///
+    /// Whatever is committed in a view is on the disk of every member before it counts. A member whose
+    /// log ends before that has a disk that lost the end of what it had: a file that was cut, an older
+    /// copy of a folder, a drive that said that it had written what it had not. Its log shows nothing of
+    /// that; the others do: backups, other electors, and the witnesses, which are told by each beat.
+    ///
+    /// It must not lead, or what it lacks would be gone, and must not be counted on. So it leaves, and
+    /// helps to choose the next view, without it; then it joins as anybody does, and fetches what it
+    /// lacks. (Votes in choosing a view are not noticed to be lost, only ops.)
+    mutating func noteCommitted(_ committed: OpNumber, into outbox: inout Outbox) {
+        guard isMember, committed > op, committed > (missing ?? op), breakage != .lostEndUnnoticed
+        else { return }
+        missing = committed
+        status = .choosing
+        (campaign, drain, bid) = (nil, nil, nil)
+        let text =
+            "this replica's journal ends with op \(op), and through op \(committed) was committed: its "
+            + "disk has lost the end. It waits for another that has it"
+        outbox.effects.append(.stalled(reason: text))
+        leaveAsShort(into: &outbox)
+    }
+
+    /// Whoever chose the view that this replica has just entered, or comes back to, did not know
+    /// what it lacks.
+    mutating func checkBase(into outbox: inout Outbox) {
+        guard let view else { return }
+        let known = max(view.base, missing ?? view.base)
+        missing = nil
+        noteCommitted(known, into: &outbox)
+    }
+
+    /// Tells the other members to go on without this one, which has lost what it had.
+    mutating func leaveAsShort(into outbox: inout Outbox) {
+        guard missing != nil, let view else { return }
+        for member in view.members where member.instance != me.instance {
+            outbox.send.append(Envelope(to: member.instance, .leave(me.instance)))
+        }
     }
 
     /// Whether `message`, of another member on a link of this life, shows that one to be in this
-    /// replica's view; see `isProofVoid`.
+    /// replica's view, and what is committed in it: see `isProofVoid`.
     mutating func noteVoucher(_ message: Message, from: Instance) {
         guard isProofVoid, isMember, let view, view.contains(from) else { return }
-        if message.viewSpokenIn == view.number || message == .view(view) { isProofVoid = false }
+        switch message {
+        case .attach(view.number, _), .commit(view.number, _), .prepare(view.number, _, _):
+            isProofVoid = false
+        default: return
+        }
     }
 }

@@ -29,7 +29,8 @@ extension Replica {
         }
         let electorate = electorate(primary: primary, backups: others)
         return View(
-            number: view.number.next, primary: primary, backups: others, electorate: electorate)
+            number: view.number.next, primary: primary, backups: others, electorate: electorate,
+            base: commitMax)
     }
 
     /// The members and so many witnesses that the number is odd; without any, two replicas of one
@@ -133,6 +134,7 @@ extension Replica {
         acceptor.breakage = breakage
         counterSeen = 0
         mustFinish = false
+        isUncompared = false
         campaign = nil
         forgetElection()
     }
@@ -140,6 +142,7 @@ extension Replica {
     /// This replica is out: what it could not commit was never answered, and goes.
     private mutating func stepDown(into outbox: inout Outbox) {
         status = .idle
+        missing = nil
         log = []
         op = commitMin
         commitMax = commitMin
@@ -182,6 +185,7 @@ extension Replica {
         }
         noteWitnessChange()
         ticksToBeat = 0
+        commitBeaten = OpNumber(0)
         if next.primary.instance == me.instance {
             if breakage == .tailForgotten, old?.primary != me {
                 log = []
@@ -216,6 +220,7 @@ extension Replica {
             attach(into: &outbox)
         }
         outbox.effects.append(.entered(next))
+        checkBase(into: &outbox)
     }
 
     /// One whose connection broke while its admission was being decided may come in all the same,
@@ -261,8 +266,10 @@ extension Replica {
         // Far above what the other side can have reached by itself, so that this view is news to
         // it when the two meet again.
         let number = ViewNumber(view.number.rawValue + 1_000_000)
-        let next = View(number: number, primary: me, backups: [], electorate: [me.instance])
+        let next = View(
+            number: number, primary: me, backups: [], electorate: [me.instance], base: commitMax)
         announce(next, into: &outbox)
+        missing = nil
         enter(next, into: &outbox)
     }
 }

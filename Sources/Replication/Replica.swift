@@ -103,6 +103,8 @@ package struct Replica: Equatable, Sendable {
     /// The last probe that was sent to confirm reads; the primary's.
     package internal(set) var probe: UInt64 = 0
     var commitSent = OpNumber(0)
+    /// What the witnesses were told is committed.
+    var commitBeaten = OpNumber(0)
     var drain: Drain?
 
     /// This replica's own fetch of the state, while `learning`.
@@ -142,9 +144,16 @@ package struct Replica: Equatable, Sendable {
     var exited: [Instance] = []
     /// This replica was dead itself, so the other of two electors may have decided alone meanwhile,
     /// by the proof of that. Its own proof of the other's end counts for nothing until the other has
-    /// said in this life, on a link to it, that it is in this view: from then on the other can
-    /// decide alone only when this replica has ended once more.
+    /// said in this life, on a link to it, that it is in this view, and what it has or knows to be
+    /// committed there: from then on the other can decide alone only when this replica has ended once
+    /// more, and what this one may have lost of its log has been noticed.
     package internal(set) var isProofVoid = false
+    /// Through this op was committed in this replica's view, behind the end of its log: its disk has
+    /// lost what it had. It takes no part in the view any more but as an elector.
+    package internal(set) var missing: OpNumber?
+    /// This primary was dead, and not all its backups have attached since. Only then does it know
+    /// that its disk has all that it had, and takes requests. They could not be committed before.
+    var isUncompared = false
     /// Client witnesses connected here, ascending.
     var witnessesHere: [Instance] = []
     /// Witnesses of the electorate that are away, and for how many ticks.
@@ -242,7 +251,9 @@ package struct Replica: Equatable, Sendable {
     package var isPrimary: Bool { isMember && view?.primary.instance == me.instance }
 
     /// Whether `propose` may be called; if not, requests wait or are sent elsewhere.
-    package var acceptsRequests: Bool { status == .normal && isPrimary && drain == nil }
+    package var acceptsRequests: Bool {
+        status == .normal && isPrimary && drain == nil && !isUncompared
+    }
 
     /// Whether a planned hand-over or admission is holding requests back, or the next view is
     /// being chosen: requests are worth keeping for the moment.
@@ -295,7 +306,8 @@ package struct Replica: Equatable, Sendable {
         case .witnesses(let instances): onWitnessReport(instances, from: from)
         case .seek(let number, let attempt, let isViewOver):
             onSeek(number, attempt, isViewOver, from: from, into: &outbox)
-        case .grant(let number, let attempt, let accepted):
+        case .grant(let number, let attempt, let committed, let accepted):
+            if number == view?.number.next { noteCommitted(committed, into: &outbox) }
             onGrant(number, attempt, accepted, from: from, into: &outbox)
         case .outbid(let number, let attempt): onOutbid(number, attempt)
         case .propose(let attempt, let view): onPropose(attempt, view, from: from, into: &outbox)

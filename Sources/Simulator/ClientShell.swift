@@ -13,8 +13,7 @@ extension Simulation {
             end(client)
             return
         }
-        var none = Outbox()
-        client.witness.step(.tick, into: &none)
+        step(client, .tick)
         if let view = client.witness.view { adopt(client, view) }
         guard client.leavesAt == nil else { return }
         dialMissing(client)

@@ -9,7 +9,7 @@ package struct Coverage: Sendable {
         case replicaLeaves, primaryLeaves, switchover, startFailed, intruderStarted
         case delaySpike, severalAtOnce, ambush
         case powerCut, replicaBounced, diskSlow, diskFull, shortWrites, diskFails
-        case rottenInUse, rottenAtRest, recordMisplaced
+        case rottenInUse, rottenAtRest, recordMisplaced, endLost
         // What came of them.
         case viewEntered, viewWithoutPhaseOne, viewByPhaseOne, primaryTookOver, handedOver
         case leaderFailed, electionBegan, electionSummoned, electionAsked, electionAnswered
@@ -25,7 +25,7 @@ package struct Coverage: Sendable {
         case replicaRestarted, tailOnly, segmentBegun, checkpointTaken, marked
         case writeFailed, noSpace, checkpointFailed, removalFailed, startRefused
         case writeCutShort, checkpointCutShort, startCutShort, tailCut, unsyncedLost
-        case rotHarmless, replicaRenewed, formerHeard
+        case rotHarmless, replicaRenewed, formerHeard, lostEndNoticed, toldByClient
         case refusalDisproved, silentLinkClosed, lateFrame
         case twoPrimariesAtOnce, oldPrimaryRefused
         // How runs end.

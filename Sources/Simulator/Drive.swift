@@ -33,6 +33,8 @@ final class Drive {
     var restartAt: Int?
     /// Something that was durable has changed; only then may a start be refused or need the others.
     var hasRotted = false
+    /// The end of its journal is gone.
+    var lost: Simulation.LostEnd?
     /// What has changed may be needed: the replica may not come back as who it was.
     var isDoubtful = false
     /// The last start was refused, as nobody was there who had what is lost.
@@ -78,6 +80,7 @@ final class Drive {
         starts = 0
         (hasRotted, isDoubtful, isRefused, isRenewing) = (false, false, false, false)
         isForgetful = false
+        lost = nil
     }
 
     func open() throws(StoreError) -> OpenStore {
@@ -119,6 +122,9 @@ struct Ledger {
     private var records: [Record] = []
     /// So many of the records are known to be durable.
     private var safe = 0
+
+    /// The last op that it began with.
+    var baseLast: OpNumber { base.last }
 
     var isBlank: Bool { safe == 0 && base == Recovered() }
 

@@ -49,7 +49,8 @@ extension Simulation {
     }
 
     func breakDisk(_ fault: Fault, _ time: Int) {
-        guard let process = random.element(replicas.filter { $0.isUp && $0.disk != nil }),
+        guard !isAnyShort,
+            let process = random.element(replicas.filter { $0.isUp && $0.disk != nil }),
             let drive = process.disk
         else { return }
         tell { "\(fault) of replica \(process.number) for \(time / 1_000) ms" }
@@ -97,23 +98,27 @@ extension Simulation {
 
     /// Whether a replica is on its disk with all that it answers for.
     func isKept(_ process: ReplicaProcess, withoutPower: Bool) -> Bool {
-        process.disk?.keepsAll(withoutPower: withoutPower) ?? false
+        guard let drive = process.disk else { return false }
+        return drive.keepsAll(withoutPower: withoutPower) && !isShort(drive)
     }
 
     /// To lose the last copy, or the electors' majority, is beyond what the service promises to
     /// survive.
     func mayLose(_ process: ReplicaProcess, withoutPower: Bool = false) -> Bool {
-        isKept(process, withoutPower: withoutPower) || mayLose([process.me.instance])
+        (isKept(process, withoutPower: withoutPower) && !isAnyShort)
+            || mayLose([process.me.instance])
     }
 
     /// Now and then it is tried all the same; the healing knows what cannot be healed. `ending`: who
     /// comes back, but will have proof of nothing.
     func mayLose(_ lost: Set<Instance>, ending: Set<Instance> = []) -> Bool {
+        // Those who know what a journal has lost must live until that is noticed.
+        guard !isAnyShort else { return false }
         guard let view = history.newest,
             view.members.contains(where: { lost.contains($0.instance) })
         else { return true }
         let isCopied = view.members.contains { member in
-            !lost.contains(member.instance)
+            !lost.contains(member.instance) && !isShort(member.instance)
                 && (disks.contains { $0.instance == member.instance && waits($0) }
                     || ending.contains(member.instance)
                     || replicas.contains {

@@ -159,6 +159,7 @@ extension Simulation {
         case .bounce: bounce(target)
         case .failDisk, .slowDisk, .fillDisk, .shortenWrites: breakDisk(fault, time)
         case .rot: rot()
+        case .loseEnd: loseEnd()
         case .resetAllClients:
             coverage.note(.clientLinkReset)
             for id in connections.indices {
@@ -183,7 +184,7 @@ extension Simulation {
     }
 
     private func mayLose(_ client: ClientProcess) -> Bool {
-        electorsLeft(without: [client.instance]) || random.chance(50)
+        !isAnyShort && (electorsLeft(without: [client.instance]) || random.chance(50))
     }
 
     func isAlive(_ instance: Instance) -> Bool {
@@ -414,7 +415,7 @@ extension Simulation {
     private var isBeyondRepair: Bool {
         guard let view = history.newest else { return true }
         let alive = view.members.filter { comesBack($0.instance) }
-        guard !alive.isEmpty else { return true }
+        guard alive.contains(where: { !isShort($0.instance) }) else { return true }
         // Who decided it alone may have died before telling anybody.
         let isKnown =
             replicas.contains { $0.isUp && $0.replica.view?.number == view.number }

@@ -185,12 +185,13 @@ enum Fault: CaseIterable {
     case resetClientLink, holdClientLink, holdClientLinkOneWay
     case killClient, clientLeaves, replicaLeaves, switchover, startIntruder
     case resetAllClients, isolateReplica
-    case cutPower, bounce, failDisk, slowDisk, fillDisk, shortenWrites, rot
+    case cutPower, bounce, failDisk, slowDisk, fillDisk, shortenWrites, rot, loseEnd
 
     /// What happens only to replicas with disks.
     var isOfDisks: Bool {
         switch self {
-        case .cutPower, .bounce, .failDisk, .slowDisk, .fillDisk, .shortenWrites, .rot: true
+        case .cutPower, .bounce, .failDisk, .slowDisk, .fillDisk, .shortenWrites, .rot, .loseEnd:
+            true
         default: false
         }
     }

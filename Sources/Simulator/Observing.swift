@@ -41,7 +41,8 @@ extension Simulation {
             }
         case .accepted(let number, let attempt):
             history.noteAccept(number, attempt, by: process.me.instance)
-        case .grant(_, _, let accepted): if accepted != nil { coverage.note(.grantWithAccepted) }
+        case .grant(_, _, _, let accepted):
+            if accepted != nil { coverage.note(.grantWithAccepted) }
         case .outbid: coverage.note(.outbid)
         case .election: coverage.note(.electionAsked)
         case .electionOK: coverage.note(.electionAnswered)
@@ -71,11 +72,13 @@ extension Simulation {
         switch envelope.message {
         case .accepted(let number, let attempt):
             history.noteAccept(number, attempt, by: client.instance)
-        case .grant(_, _, let accepted): if accepted != nil { coverage.note(.grantWithAccepted) }
+        case .grant(_, _, _, let accepted):
+            if accepted != nil { coverage.note(.grantWithAccepted) }
         case .outbid: coverage.note(.outbid)
+        case .view: if !client.witness.isElector { coverage.note(.toldByClient) }
         case .relay(let frame): if frame.body == .close { coverage.note(.relayBounced) }
         case .prepare, .commit, .confirm, .prepareOK, .confirmOK, .attach, .witnesses, .seek,
-            .propose, .view, .join, .state, .learnOK, .joinRefused, .election, .electionOK, .leave,
+            .propose, .join, .state, .learnOK, .joinRefused, .election, .electionOK, .leave,
             .stop, .beat:
             return
         }

@@ -140,6 +140,7 @@ extension Simulation {
     private func isPeerReachable(_ drive: Drive, _ newest: ViewNumber) -> Bool {
         replicas.contains { peer in
             peer.isUp && !peer.isPaused && peer.face.isMember && peer.slot != drive.slot
+                && !isShort(peer.me.instance)
                 && (peer.replica.view?.number ?? ViewNumber(0)) >= newest
                 && !network.isBarred(drive.slot, peer.slot)
                 && !network.isHeld(drive.slot, peer.slot)
@@ -158,7 +159,9 @@ extension Simulation {
         do throws(DecodeError) {
             state = try Replication.Recovered(
                 op: recovered.op, view: recovered.opView, records: recovered.records)
-            try drive.ledger.resume(state, isForgetful: drive.isForgetful)
+            let mayLack = drive.isForgetful || drive.lost?.isNew ?? false
+            try drive.ledger.resume(state, isForgetful: mayLack)
+            drive.lost?.isNew = false
             executor =
                 try recovered.snapshot.map { bytes throws(DecodeError) in
                     try Executor(snapshot: bytes)

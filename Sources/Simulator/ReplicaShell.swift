@@ -121,7 +121,8 @@ extension Simulation {
             } else {
                 backOff(process)
             }
-        case .stalled: coverage.note(.stalled)
+        case .stalled:
+            coverage.note(process.replica.missing == nil ? .stalled : .lostEndNoticed)
         case .leaderFailed(let leader):
             tell { "replica \(process.number): leader \(leader.id) has failed" }
             coverage.note(.leaderFailed)

@@ -18,7 +18,7 @@ extension Simulation {
 
     /// Usually one drive at a time, and not the last copy.
     func rot() {
-        guard !disks.contains(where: \.isDoubtful) || random.chance(50),
+        guard !(disks.contains(where: \.isDoubtful) || isAnyShort) || random.chance(50),
             let drive = random.element(disks.filter { !$0.isForgetful })
         else { return }
         let isRunning = listening[drive.slot].map { replicas[$0].disk === drive } ?? false

@@ -304,6 +304,10 @@ package final class SimulatedDisk: Disk {
             durable[path].map { nodes[$0].durable } ?? []
         }
         func seenBytes(_ path: String) -> [UInt8] { seen[path].map { nodes[$0].seen } ?? [] }
+        /// Whether a loss of power would change nothing.
+        var isDurable: Bool {
+            durable == seen && durable.values.allSatisfy { nodes[$0].durable == nodes[$0].seen }
+        }
 
         /// Bytes that are durable become others, for programs and on the disk.
         mutating func rot(_ path: String, at offset: Int, _ bytes: [UInt8]) {

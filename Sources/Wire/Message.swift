@@ -78,7 +78,8 @@ package enum Message: Equatable, Sendable {
     /// `isViewOver`: the view before cannot go on, as its primary's process is proved to have
     /// exited or the sender has proposed and acks nothing in it any more.
     case seek(number: ViewNumber, attempt: Attempt, isViewOver: Bool)
-    case grant(number: ViewNumber, attempt: Attempt, accepted: Accepted?)
+    case grant(
+        number: ViewNumber, attempt: Attempt, committed: OpNumber, accepted: Accepted?)
     /// The elector has granted a higher attempt than the one it was asked for.
     case outbid(number: ViewNumber, attempt: Attempt)
     case propose(attempt: Attempt, view: View)
@@ -106,8 +107,9 @@ package enum Message: Equatable, Sendable {
     /// The service is being ended: exit.
     case stop
 
-    /// From the primary to its witnesses: the view's primary is alive.
-    case beat(view: ViewNumber)
+    /// From the primary to its witnesses: the view's primary is alive, and everything through
+    /// `committed` is on every member.
+    case beat(view: ViewNumber, committed: OpNumber)
     /// Between a replica and a witness, for another replica.
     case relay(RelayFrame)
 }
@@ -134,9 +136,10 @@ extension Message {
             list.add("seek", number.rawValue)
             list.add(attempt)
             list.add(isViewOver ? 1 : 0)
-        case .grant(let number, let attempt, let accepted):
+        case .grant(let number, let attempt, let committed, let accepted):
             list.add("grant", number.rawValue)
             list.add(attempt)
+            list.add(committed.rawValue)
             if let accepted {
                 list.add(accepted.attempt)
                 list.add(accepted.view.text)
@@ -174,7 +177,8 @@ extension Message {
             list.add("leave")
             list.add(instance.description)
         case .stop: list.add("stop")
-        case .beat(let view): list.add("beat", view.rawValue)
+        case .beat(let view, let committed):
+            list.add("beat", view.rawValue, committed.rawValue)
         case .relay(let frame):
             list.add("relay")
             list.add(frame.from.description)
@@ -228,9 +232,11 @@ extension Message {
         case "grant":
             let number = try ViewNumber(list.number())
             let attempt = try list.attempt()
+            let committed = try OpNumber(list.number())
             let accepted =
                 try list.isAtEnd ? nil : Accepted(attempt: list.attempt(), view: list.view())
-            self = .grant(number: number, attempt: attempt, accepted: accepted)
+            self = .grant(
+                number: number, attempt: attempt, committed: committed, accepted: accepted)
         case "outbid":
             self = try .outbid(number: ViewNumber(list.number()), attempt: list.attempt())
         case "propose": self = try .propose(attempt: list.attempt(), view: list.view())
@@ -264,7 +270,9 @@ extension Message {
         case "electionok": self = try .electionOK(view: ViewNumber(list.number()))
         case "leave": self = try .leave(list.instance())
         case "stop": self = .stop
-        case "beat": self = try .beat(view: ViewNumber(list.number()))
+        case "beat":
+            self = try .beat(
+                view: ViewNumber(list.number()), committed: OpNumber(list.number()))
         case "relay": self = try .relay(list.relayFrame())
         default: throw DecodeError("unknown message '\(kind.prefix(32))'")
         }

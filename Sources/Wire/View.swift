@@ -26,12 +26,18 @@ package struct View: Hashable, Sendable {
     package var backups: [Member]
     /// Who decides what the next view is: the members and a few witnesses, ascending, each once.
     package var electorate: [Instance]
+    /// Everything through this op was committed before this view was chosen, so every member has it.
+    package var base: OpNumber
 
-    package init(number: ViewNumber, primary: Member, backups: [Member], electorate: [Instance]) {
+    package init(
+        number: ViewNumber, primary: Member, backups: [Member], electorate: [Instance],
+        base: OpNumber
+    ) {
         self.number = number
         self.primary = primary
         self.backups = backups
         self.electorate = electorate
+        self.base = base
     }
 
     package static let backupsMax = 8
@@ -52,7 +58,7 @@ package struct View: Hashable, Sendable {
 }
 
 // The text of a view, one line without line end:
-//     NUMBER PRIMARY BACKUPS ELECTORS
+//     NUMBER PRIMARY BACKUPS ELECTORS BASE
 // where a member is `priority.id.instance.host.pid@HOST:PORT`, lists are parted by commas and an
 // empty list is `-`. Instances and hosts are hexadecimal, all else decimal.
 extension Member {
@@ -80,14 +86,14 @@ extension View {
             items.isEmpty ? "-" : items.joined(separator: ",")
         }
         let electors = list(electorate.map(\.description))
-        return "\(number) \(primary.text) \(list(backups.map(\.text))) \(electors)"
+        return "\(number) \(primary.text) \(list(backups.map(\.text))) \(electors) \(base)"
     }
 
     /// Takes only what `text` gives: members of different instances, electors ascending.
     package init?(text: String) {
         let parts = text.split(separator: " ", omittingEmptySubsequences: false)
-        guard parts.count == 4, let number = UInt64(parts[0]), number > 0,
-            let primary = Member(text: parts[1])
+        guard parts.count == 5, let number = UInt64(parts[0]), number > 0,
+            let primary = Member(text: parts[1]), let base = UInt64(parts[4])
         else { return nil }
         func list(_ part: Substring) -> [Substring] {
             part == "-" ? [] : part.split(separator: ",")
@@ -105,7 +111,8 @@ extension View {
             electorate.append(elector)
         }
         self.init(
-            number: ViewNumber(number), primary: primary, backups: backups, electorate: electorate)
+            number: ViewNumber(number), primary: primary, backups: backups, electorate: electorate,
+            base: OpNumber(base))
         let instances = members.map(\.instance).sorted()
         let areDistinct = zip(instances, instances.dropFirst()).allSatisfy { $0 < $1 }
         guard areDistinct, !electorate.isEmpty, backups.count <= Self.backupsMax,

@@ -29,7 +29,10 @@ import Wire
         Record.entry(entry(4, view: 3)), .entry(entry(6, view: 3)), .entry(entry(5, view: 2)),
         .truncated(after: OpNumber(5)), .truncated(after: OpNumber(2)),
         .view(view(2)),
-        .view(View(number: ViewNumber(3), primary: view(3).primary, backups: [], electorate: [])),
+        .view(
+            View(
+                number: ViewNumber(3), primary: view(3).primary, backups: [], electorate: [],
+                base: OpNumber(0))),
         .promised(number: ViewNumber(3), attempt(9)), .promised(number: ViewNumber(4), attempt(5)),
         .accepted(Accepted(attempt: attempt(5), view: view(4))),
         .accepted(Accepted(attempt: attempt(9), view: view(3))),

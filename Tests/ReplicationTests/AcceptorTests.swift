@@ -9,7 +9,8 @@ import Wire
         number: ViewNumber(2),
         primary: Member(
             id: ReplicaID(id: 1), instance: Instance(1), address: Address(host: "h", port: 1),
-            host: 1, pid: 1), backups: [], electorate: [Instance(1)])
+            host: 1, pid: 1), backups: [], electorate: [Instance(1)],
+        base: OpNumber(0))
 
     @Test func nothingLowerThanWhatWasGranted() {
         var acceptor = Acceptor()

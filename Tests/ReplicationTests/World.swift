@@ -332,7 +332,7 @@ struct World {
             "prepare view \(view) ops \(range(entry)) of view \(entry.view) commit \(commitMax)"
         case .propose(let attempt, let view): "propose \(attempt) \(text(view))"
         case .view(let view): text(view)
-        case .grant(let number, let attempt, let accepted):
+        case .grant(let number, let attempt, _, let accepted):
             "grant \(number) \(attempt)" + (accepted.map { " accepted \($0.attempt)" } ?? "")
         case .join(let join, _, let op, let view):
             "join \(join)" + (op.rawValue > 0 ? " has \(op) of view \(view)" : "")
