@@ -329,6 +329,7 @@ extension Simulation {
             }
         }
         // Machines come back with nothing on them.
+        for slot in lostMachines.indices where lostMachines[slot] { resetOrphans(of: slot) }
         lostMachines = [Bool](repeating: false, count: Self.slots)
         flushHeld()
         mendDisks()

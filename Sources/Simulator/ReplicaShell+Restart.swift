@@ -224,7 +224,7 @@ extension Simulation {
     }
 
     /// A machine that is back answers what comes on the connections of before with a reset.
-    private func resetOrphans(of slot: Int) {
+    func resetOrphans(of slot: Int) {
         for id in connections.indices where connections[id].isOrphan {
             for side in 0...1
             where connections[id].isOpen[side] && connections[id].sites[1 - side] == slot {
