@@ -90,7 +90,7 @@ extension Simulation {
     }
 
     func noteRoutes(_ process: ReplicaProcess) {
-        process.hasRelayed = process.paths.hasRelay
+        process.hasRelayed = process.paths.hasRelayInPlace()
     }
 
     func noteLostRelay(_ process: ReplicaProcess) {
