@@ -38,11 +38,16 @@ package struct Outbox: Equatable, Sendable {
     package init() {}
 
     package mutating func removeAll() {
-        records.removeAll(keepingCapacity: true)
-        send.removeAll(keepingCapacity: true)
-        sendAfterSync.removeAll(keepingCapacity: true)
-        execute.removeAll(keepingCapacity: true)
-        effects.removeAll(keepingCapacity: true)
+        Self.clear(&records)
+        Self.clear(&send)
+        Self.clear(&sendAfterSync)
+        Self.clear(&execute)
+        Self.clear(&effects)
+    }
+
+    /// Most are empty most of the time, and to empty an empty array is not free.
+    private static func clear<Element>(_ list: inout [Element]) {
+        if !list.isEmpty { list.removeAll(keepingCapacity: true) }
     }
 }
 

@@ -27,18 +27,13 @@ extension Simulation {
 
     func dialMissing(_ client: ClientProcess) {
         guard now >= client.nextDial else { return }
-        var wanted = client.view?.members.map { Int($0.address.port) } ?? []
         let isServed = client.links.contains { $0.joining == .joined }
-        if !isServed {
-            for slot in 0..<Self.slots where listening[slot] != nil && !wanted.contains(slot) {
-                wanted.append(slot)
-            }
+        if let view = client.view {
+            dial(client, Int(view.primary.address.port))
+            for backup in view.backups { dial(client, Int(backup.address.port)) }
         }
-        for slot in wanted
-        where !client.dialing.contains(slot) && !client.links.contains(where: { $0.slot == slot }) {
-            client.nextDial = now + random.int(10_000...40_000)
-            client.dialing.append(slot)
-            dial(.client(client.number), from: Self.site(ofClient: client.name), to: slot)
+        if !isServed {
+            for slot in 0..<Self.slots where listening[slot] != nil { dial(client, slot) }
         }
         // Replicas that are in no view any more are let go, some time later.
         guard let view = client.view, isServed else { return }
@@ -48,6 +43,15 @@ extension Simulation {
             }
             drop(client, link.connection)
         }
+    }
+
+    /// Unless it is connected there, or about to be.
+    private func dial(_ client: ClientProcess, _ slot: Int) {
+        guard !client.dialing.contains(slot), !client.links.contains(where: { $0.slot == slot })
+        else { return }
+        client.nextDial = now + random.int(10_000...40_000)
+        client.dialing.append(slot)
+        dial(.client(client.number), from: Self.site(ofClient: client.name), to: slot)
     }
 
     func drop(_ client: ClientProcess, _ id: Int) {
@@ -272,11 +276,14 @@ extension Simulation {
         if case .message(.seek, _) = event, answers.send.isEmpty, answers.sendAfterSync.isEmpty {
             coverage.note(.stickyWitness)
         }
-        for envelope in answers.send + answers.sendAfterSync {
-            observe(client, envelope)
-            let link = client.links.first { $0.instance == envelope.to }
-            if let link { send(link.connection, from: 0, .witness(envelope.message)) }
-        }
+        for envelope in answers.send { post(client, envelope) }
+        for envelope in answers.sendAfterSync { post(client, envelope) }
+    }
+
+    private func post(_ client: ClientProcess, _ envelope: Envelope) {
+        observe(client, envelope)
+        let link = client.links.first { $0.instance == envelope.to }
+        if let link { send(link.connection, from: 0, .witness(envelope.message)) }
     }
 
     func adopt(_ client: ClientProcess, _ news: View) {

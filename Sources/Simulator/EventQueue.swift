@@ -2,15 +2,20 @@
 /// put in. A binary heap of small keys; the events themselves stay where they are.
 struct EventQueue {
     private struct Key {
-        var time: Int
-        var order: Int
+        /// The time, and behind it the place in the order in which they came.
+        var rank: UInt64
         var slot: Int
     }
 
     private var heap: [Key] = []
     private var events: [Event?] = []
     private var free: [Int] = []
-    private var order = 0
+    private var order: UInt64 = 0
+    /// Of the event that was taken last.
+    private(set) var time = 0
+
+    /// Enough for 16 million events in all, of 12 days.
+    private static let orderBits: UInt64 = 24
 
     var count: Int { heap.count }
 
@@ -24,39 +29,47 @@ struct EventQueue {
             events.append(event)
         }
         order += 1
-        heap.append(Key(time: time, order: order, slot: slot))
+        precondition(
+            order >> Self.orderBits == 0 && time >= 0 && time < 1 << (64 - Self.orderBits),
+            "event \(order) at \(time)")
+        let key = Key(rank: UInt64(time) << Self.orderBits | order, slot: slot)
+        heap.append(key)
+        // One owner for the whole way, instead of a question for it at each step.
+        var heap = self.heap.mutableSpan
         var child = heap.count - 1
-        let key = heap[child]
         while child > 0 {
             let parent = (child - 1) / 2
-            guard isBefore(key, heap[parent]) else { break }
+            guard key.rank < heap[parent].rank else { break }
             heap[child] = heap[parent]
             child = parent
         }
         heap[child] = key
     }
 
-    mutating func pop() -> (time: Int, event: Event)? {
+    /// Takes the next event, whose moment is `time` from then on.
+    mutating func pop() -> Event? {
         guard let first = heap.first, let last = heap.popLast() else { return nil }
-        if !heap.isEmpty {
-            var parent = 0
-            while true {
-                var child = 2 * parent + 1
-                guard child < heap.count else { break }
-                if child + 1 < heap.count, isBefore(heap[child + 1], heap[child]) { child += 1 }
-                guard isBefore(heap[child], last) else { break }
-                heap[parent] = heap[child]
-                parent = child
-            }
-            heap[parent] = last
-        }
-        guard let event = events[first.slot] else { preconditionFailure("an event twice") }
-        events[first.slot] = nil
+        if !heap.isEmpty { sink(last) }
+        var event: Event?
+        swap(&event, &events[first.slot])
+        precondition(event != nil, "an event twice")
         free.append(first.slot)
-        return (first.time, event)
+        time = Int(first.rank >> Self.orderBits)
+        return event
     }
 
-    private func isBefore(_ a: Key, _ b: Key) -> Bool {
-        a.time != b.time ? a.time < b.time : a.order < b.order
+    /// Puts the key in from the top, whose place is free.
+    private mutating func sink(_ key: Key) {
+        var heap = self.heap.mutableSpan
+        var parent = 0
+        while true {
+            var child = 2 * parent + 1
+            guard child < heap.count else { break }
+            if child + 1 < heap.count, heap[child + 1].rank < heap[child].rank { child += 1 }
+            guard heap[child].rank < key.rank else { break }
+            heap[parent] = heap[child]
+            parent = child
+        }
+        heap[parent] = key
     }
 }

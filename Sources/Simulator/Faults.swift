@@ -223,7 +223,8 @@ extension Simulation {
     private func peerConnections(_ a: Int, _ b: Int) -> [Int] {
         connections.indices.filter { id in
             guard case .replica = connections[id].ends[0] else { return false }
-            return connections[id].sites == [a, b] || connections[id].sites == [b, a]
+            let sites = connections[id].sites
+            return (sites[0], sites[1]) == (a, b) || (sites[0], sites[1]) == (b, a)
         }
     }
 
@@ -291,7 +292,7 @@ extension Simulation {
     func keep() {
         queue.push(.keep, at: now + 20_000)
         restartDisks()
-        let count = replicas.filter(\.isUp).count
+        let count = replicas.count { $0.isUp }
         let areComing = disks.contains { $0.restartAt != nil && !$0.isRefused }
         if count < mix.shape.replicas, !areComing || random.chance(100) {
             if nextStart == 0 {

@@ -62,6 +62,7 @@ extension Simulation {
         }
         let id = connections.count
         connections.append(Connection(ends: [process, .replica(number)], sites: [site, slot]))
+        held += [[], []]
         switch process {
         case .replica(let dialer):
             let index = replicas[dialer].dialed.firstIndex {
@@ -89,7 +90,7 @@ extension Simulation {
         guard !connections[id].isOrphan else { return }
         let (from, to) = (connections[id].sites[1 - side], connections[id].sites[side])
         if network.isHeld(from, to) {
-            connections[id].held[side].append(packet)
+            held[2 * id + side].append(packet)
             return
         }
         deliver(id, to: side, packet)
@@ -108,11 +109,11 @@ extension Simulation {
     /// What was held back gets through.
     func flushHeld() {
         for id in connections.indices {
-            for side in 0...1 where !connections[id].held[side].isEmpty {
+            for side in 0...1 where !held[2 * id + side].isEmpty {
                 let (from, to) = (connections[id].sites[1 - side], connections[id].sites[side])
                 guard !network.isHeld(from, to) else { continue }
-                let packets = connections[id].held[side]
-                connections[id].held[side] = []
+                let packets = held[2 * id + side]
+                held[2 * id + side] = []
                 for packet in packets { deliver(id, to: side, packet) }
             }
         }
@@ -127,7 +128,7 @@ extension Simulation {
         if random.chance(mix.losses) {
             let (from, to) = (connections[id].sites[side], connections[id].sites[1 - side])
             guard !network.isHeld(from, to) else {
-                connections[id].held[1 - side] = [nil]
+                held[2 * id + 1 - side] = [nil]
                 return
             }
             queue.push(.closed(connection: id, side: 1 - side), at: now + mix.delayMin)
@@ -139,7 +140,7 @@ extension Simulation {
     /// Something in the middle resets the connection.
     func reset(_ id: Int) {
         for side in 0...1 where connections[id].isOpen[side] {
-            connections[id].held[side] = []
+            held[2 * id + side] = []
             queue.push(.closed(connection: id, side: side), at: now + random.int(0...5_000))
         }
     }

@@ -93,7 +93,7 @@ extension Simulation {
     }
 
     func noteRoutes(_ process: ReplicaProcess) {
-        process.hasRelayed = process.paths.hasRelay
+        process.hasRelayed = process.paths.hasRelayInPlace()
     }
 
     func noteLostRelay(_ process: ReplicaProcess) {

@@ -2,16 +2,15 @@ import Replication
 import Services
 import Wire
 
-/// A connection as its two ends and the network see it.
+/// A connection as its two ends and the network see it. Without references, as it is read at every
+/// turn.
 struct Connection {
-    var ends: [Process]
+    var ends: [2 of Process]
     /// Where each end stands in the network.
-    var sites: [Int]
-    var isOpen = [true, true]
+    var sites: [2 of Int]
+    var isOpen: [2 of Bool] = [true, true]
     /// Nothing arrives at an end before what was sent earlier.
-    var lastArrival = [0, 0]
-    /// What cannot get through to an end for the moment, in order; `nil`: the other end is closed.
-    var held: [[Packet?]] = [[], []]
+    var lastArrival: [2 of Int] = [0, 0]
     /// The other end's process is gone with its machine: nobody will say so.
     var isOrphan = false
 }
@@ -261,13 +260,13 @@ final class ClientProcess {
 
     /// The connection to the newest view's primary.
     var primary: Int? {
-        guard let view else { return nil }
-        return links.firstIndex { $0.instance == view.primary.instance }
+        guard let primary = view?.primary.instance else { return nil }
+        return links.firstIndex { $0.instance == primary }
     }
 
     func isMember(_ link: Link) -> Bool {
-        guard let view, let instance = link.instance else { return false }
-        return view.contains(instance)
+        guard let instance = link.instance else { return false }
+        return view?.contains(instance) ?? false
     }
 }
 
@@ -294,9 +293,14 @@ extension Replica {
             acceptsRequests: acceptsRequests, isChanging: isChanging, op: op, commitMax: commitMax,
             probe: probe, confirmedProbe: confirmedProbe, logCount: logCount)
     }
+
+    /// As `hasFailed`, in place.
+    mutating func hasFailedInPlace(_ instance: Instance) -> Bool { hasFailed(instance) }
 }
 
 extension Paths {
     /// As `route(to:)`, in place.
     mutating func routeInPlace(to instance: Instance) -> Route? { route(to: instance) }
+    /// As `hasRelay`, in place.
+    mutating func hasRelayInPlace() -> Bool { hasRelay }
 }

@@ -120,7 +120,10 @@ extension Simulation {
 
     /// Whether a replica that is connected lives at this slot: maybe in the place of another.
     func isConnected(_ process: ReplicaProcess, to slot: Int) -> Bool {
-        process.links.contains { connections[$0.connection].sites.contains(slot) }
+        process.links.contains { link in
+            connections[link.connection].sites[0] == slot
+                || connections[link.connection].sites[1] == slot
+        }
     }
 
     func dial(_ process: ReplicaProcess, _ slot: Int) {
@@ -191,8 +194,8 @@ extension Simulation {
         // have gone on without it and have no reason to look for it.
         let isAlone =
             view.primary.instance == me
-            ? view.backups.contains { process.replica.hasFailed($0.instance) }
-            : process.replica.hasFailed(view.primary.instance)
+            ? view.backups.contains { process.replica.hasFailedInPlace($0.instance) }
+            : process.replica.hasFailedInPlace(view.primary.instance)
         for member in view.members where member.instance != me {
             let isKept =
                 view.primary.instance != me

@@ -156,9 +156,8 @@ extension Simulation {
 
     func reading(_ process: ReplicaProcess) -> Reading {
         let polls = process.executor.service.polls
-        var ballots = 0
-        for record in polls.records { ballots += Int(record.yes) + Int(record.no) }
-        return Reading(votes: polls.records.count, closed: polls.closedCount, ballots: ballots)
+        return Reading(
+            votes: polls.records.count, closed: polls.closedCount, ballots: polls.ballotTotal)
     }
 
     func results(_ process: ReplicaProcess, from: UInt64) -> [Packet.Result] {

@@ -40,7 +40,8 @@ extension Simulation {
         if process.face.logCount > 4_000 {
             fail(Violation(.safety, rule: "bounds", "a log of \(process.face.logCount) entries"))
         }
-        for envelope in out.send + out.sendAfterSync { checkAck(process, envelope) }
+        for envelope in out.send { checkAck(process, envelope) }
+        for envelope in out.sendAfterSync { checkAck(process, envelope) }
         for envelope in out.send { post(process, envelope) }
         afterSync(process, out)
         out.removeAll()

@@ -58,6 +58,9 @@ package final class Simulation {
     /// Instances made on disks that were used before.
     var renewals: UInt64 = 0
     var connections: [Connection] = []
+    /// What cannot get through to side `s` of connection `c` for the moment, at 2c + s, in order;
+    /// `nil`: the other end is closed.
+    var held: [[Packet?]] = []
     /// Which replica's process listens at each slot.
     var listening = [Int?](repeating: nil, count: Simulation.slots)
     var lostMachines = [Bool](repeating: false, count: Simulation.slots)
@@ -104,8 +107,8 @@ package final class Simulation {
 
     package func run() -> Outcome {
         begin()
-        while violation == nil, let (time, event) = queue.pop() {
-            now = time
+        while violation == nil, let event = queue.pop() {
+            now = queue.time
             events += 1
             guard events < Self.eventsMax else {
                 fail(Violation(.liveness, rule: "progress", "\(events) events and no end"))
@@ -355,8 +358,10 @@ package final class Simulation {
 
     private func tellPacket(_ packet: Packet, _ connection: Int, _ side: Side) {
         guard options.isVerbose, options.tell != nil else { return }
-        let ends = connections[connection].ends
-        tell { "\(ends[1 - side]) -> \(ends[side]): \(packet)" }
+        let (from, to) = (
+            connections[connection].ends[1 - side], connections[connection].ends[side]
+        )
+        tell { "\(from) -> \(to): \(packet)" }
     }
 
     /// For the digest: something happens now at this process.

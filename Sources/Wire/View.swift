@@ -51,7 +51,9 @@ package struct View: Hashable, Sendable {
         return backups.first { $0.instance == instance }
     }
 
-    package func contains(_ instance: Instance) -> Bool { member(instance) != nil }
+    package func contains(_ instance: Instance) -> Bool {
+        primary.instance == instance || backups.contains { $0.instance == instance }
+    }
 
     /// The electors that are no members.
     package var witnesses: [Instance] { electorate.filter { !contains($0) } }

@@ -17,6 +17,8 @@ struct Job: Sendable {
     var isQuiet = false
     /// Failures do not end the job.
     var isSurvey = false
+    /// A line for each seed, so that two builds can be compared run by run.
+    var printsDigests = false
 
     private static let tailLines = 30
 
@@ -40,12 +42,15 @@ struct Job: Sendable {
         options.isVerbose = isVerbose
         if !isQuiet { options.tell = { line in Terminal.print(line) } }
         let outcome = Simulation(options).run()
-        Terminal.print(
-            "seed \(seed): \(outcome.ops) ops, \(outcome.events) events, \(outcome.time / 1_000) ms "
-                + "simulated, digest \(String(outcome.digest, radix: 16))")
+        Terminal.print(Self.summary(seed, outcome))
         guard let violation = outcome.violation else { return 0 }
         Terminal.message("seed \(seed) breaks '\(violation.rule)': \(violation.text)")
         return violation.kind.exitCode
+    }
+
+    private static func summary(_ seed: UInt64, _ outcome: Simulation.Outcome) -> String {
+        "seed \(seed): \(outcome.ops) ops, \(outcome.events) events, \(outcome.time / 1_000) ms "
+            + "simulated, digest \(String(outcome.digest, radix: 16))"
     }
 
     /// Runs a failed seed once more for its last events.
@@ -146,6 +151,7 @@ struct Job: Sendable {
             for seed in seeds {
                 CrashNote.set(seed)
                 let outcome = Simulation(options(seed)).run()
+                if printsDigests { Terminal.print(Self.summary(seed, outcome)) }
                 coverage.add(outcome.coverage)
                 events += outcome.events
                 ops += outcome.ops

@@ -28,6 +28,9 @@ enum PollSim {
             "who leads a group"),
         Flag("--threads", value: "N", default: "one for each core", "how many seeds at a time"),
         Flag(
+            "--digests",
+            "print a line for each seed, with a digest of its run (in order with --threads 1)"),
+        Flag(
             "--breakage", value: "NAME", hidden: true,
             "commit this deliberate mistake in every replica, witness and path"),
         Flag(
@@ -92,6 +95,7 @@ enum PollSim {
         // Short enough to be typed.
         job.first = from ?? Entropy.next() >> 24
         job.isQuiet = arguments.isSet("--quiet")
+        job.printsDigests = arguments.isSet("--digests")
         job.isSurvey = arguments.isSet("--survey")
         if arguments.isSet("--minutes") {
             let text = arguments.string("--minutes") ?? ""

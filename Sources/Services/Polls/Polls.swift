@@ -90,6 +90,13 @@ package struct Polls: StateMachine {
         return boxes[index].ballots[place] != nil
     }
 
+    /// Of all votes that were ever opened.
+    package var ballotTotal: Int {
+        var total = 0
+        for record in records { total += Int(record.yes) + Int(record.no) }
+        return total
+    }
+
     package func ballotCount(_ vote: UInt64) -> Int {
         if let index = boxIndex(vote) { return boxes[index].ballotCount }
         return record(vote).map { Int($0.yes) + Int($0.no) } ?? 0
