@@ -25,8 +25,6 @@ package enum Breakage: String, CaseIterable, Sendable {
     case learnerTooEarly
     /// More replicas are let in than there are places.
     case placesUncounted
-    /// A join begins by throwing the old log away, even if a proposed view names this replica.
-    case joinWipesLog
     /// A new primary drops what it does not know to be committed.
     case tailForgotten
     /// A backup takes its whole log for the new primary's.

@@ -38,11 +38,6 @@ extension Replica {
             primary: primary, join: join,
             has: has ?? Learned(op: OpNumber(0), view: ViewNumber(0)))
         self.fetch = fetch
-        if breakage == .joinWipesLog {
-            log = []
-            (op, commitMax, matched) = (commitMin, commitMin, commitMin)
-            outbox.records.append(.truncated(after: op))
-        }
         outbox.sendAfterSync.append(Envelope(to: primary, joinRequest(fetch)))
     }
 
