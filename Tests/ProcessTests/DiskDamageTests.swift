@@ -111,6 +111,43 @@ extension ProcessSuite.Disks {
             try pair.checkBoth()
         }
 
+        /// The one before it and the journal behind that make up for it, and it is said, also when
+        /// the journal has a torn tail besides.
+        @Test(arguments: [false, true]) func theNewestCheckpointIsRotten(isTorn: Bool) throws {
+            let pair = try DiskPair(clients: 0, flags: ["--segment", "1", "--test-hooks"])
+            defer { pair.end() }
+            let (folder, port) = (pair.folder(0), pair.cluster.ports[0])
+            // Of a primary without open votes.
+            func digest() throws -> String {
+                try pair.cluster.eventually("the end of all votes", within: 60) {
+                    guard let info = try? pair.cluster.info(port), info["mode"] == "primary",
+                        info["votes_open"] == "0", info["op"] == info["commit"]
+                    else { return nil }
+                    return info["digest"]
+                }
+            }
+            try pair.start(0, "primary")
+            // Both its own: none was received when it joined.
+            try Filler.fill(pair) { Self.files(folder, "checkpoint-").count == 2 }
+            let before = try digest()
+            try pair.kill([0])
+            let checkpoints = Self.files(folder, "checkpoint-")
+            let newest = try #require(checkpoints.last)
+            try #require(checkpoints.count == 2 && !newest.hasSuffix(".new"))
+            try Self.change(newest) { $0[$0.count / 2] ^= 1 }
+            if isTorn {
+                // In the mark behind the last record.
+                try Self.change(Self.files(folder, "segment-").last ?? "") { bytes in
+                    bytes.removeSubrange((bytes.lastIndex { $0 != 0 } ?? 0)...)
+                }
+            }
+            try pair.start(0, "primary")
+            #expect(try digest() == before)
+            let said = pair.cluster.said(pair.name(0), "err")
+            #expect(said.contains("\(newest) is rotten (offset "), "\(said)")
+            #expect(said.contains(": cut there") == isTorn, "\(said)")
+        }
+
         /// As the disk would be if the power failed in the middle, but worse: the files are from
         /// different moments. A server that is started on it goes on or refuses, in words.
         @Test func copiesOfARunningFolder() throws {
