@@ -61,8 +61,11 @@ extension ProcessSuite {
             let cluster = try Cluster()
             defer { cluster.end() }
             let primaries = JoinRefusal.allCases.map(StrictPrimary.init)
+            var servers: [FakeServer] = []
+            defer { for server in servers { server.stop() } }
             for (refusal, primary) in zip(JoinRefusal.allCases, primaries) {
                 let server = try FakeServer { _, request in primary.answer(request) }
+                servers.append(server)
                 try cluster.start(
                     "\(refusal)", "pollsrv",
                     [
