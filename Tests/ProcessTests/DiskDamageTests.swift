@@ -1,7 +1,7 @@
 import Foundation
 import Testing
 
-extension ProcessSuite.Disks {
+extension Disks {
     /// Folders that people or disks have damaged while no server ran.
     @Suite(.serialized) struct Damages {
         private struct Damage: Sendable {
@@ -68,7 +68,7 @@ extension ProcessSuite.Disks {
         /// Both were killed; one is damaged. Alone it goes on or says what is missing; with the other
         /// the pair is whole again, and everything is there.
         @Test func oneIsDamaged() throws {
-            let pair = try DiskPair(flags: ["--segment", "1"])
+            let pair = try DiskPair()
             defer { pair.end() }
             try pair.begin()
             try Filler.fill(pair) {
@@ -114,7 +114,7 @@ extension ProcessSuite.Disks {
         /// The one before it and the journal behind that make up for it, and it is said, also when
         /// the journal has a torn tail besides.
         @Test(arguments: [false, true]) func theNewestCheckpointIsRotten(isTorn: Bool) throws {
-            let pair = try DiskPair(clients: 0, flags: ["--segment", "1", "--test-hooks"])
+            let pair = try DiskPair(clients: 0, flags: ["--test-hooks"])
             defer { pair.end() }
             let (folder, port) = (pair.folder(0), pair.cluster.ports[0])
             // Of a primary without open votes.
@@ -159,10 +159,11 @@ extension ProcessSuite.Disks {
         /// As the disk would be if the power failed in the middle, but worse: the files are from
         /// different moments. A server that is started on it goes on or refuses, in words.
         @Test func copiesOfARunningFolder() throws {
-            let pair = try DiskPair(flags: ["--segment", "1"])
+            let pair = try DiskPair()
             defer { pair.end() }
             try pair.begin()
-            let ports = try Cluster.freePorts(1)
+            let ports = try Cluster.freePorts(8)
+            var servers: [Process] = []
             for number in 0..<8 {
                 try Filler.fill(pair, during: 0.15)
                 let copy = pair.cluster.folder.appending(path: "copy\(number)").path
@@ -174,21 +175,27 @@ extension ProcessSuite.Disks {
                 // It goes on meanwhile.
                 try Filler.fill(pair, during: 0.05)
                 process.waitUntilExit()
-                let server = try pair.cluster.start(
-                    "copy\(number)", "pollsrv",
-                    [
-                        "--backup", "--listen", "127.0.0.1:\(ports[0])", "--peer", "127.0.0.1:1",
-                        "--data", copy, "--no-restart",
-                    ])
-                _ = try pair.cluster.eventually("a start or a refusal") { () -> Bool? in
+                // Nobody waits for them one by one.
+                servers.append(
+                    try pair.cluster.start(
+                        "copy\(number)", "pollsrv",
+                        [
+                            "--backup", "--listen", "127.0.0.1:\(ports[number])", "--peer",
+                            "127.0.0.1:1", "--data", copy, "--no-restart",
+                        ]))
+            }
+            for (server, port) in zip(servers, ports) {
+                _ = try pair.cluster.eventually("a start or a refusal", within: 60) { () -> Bool? in
                     if server.isRunning {
-                        return (try? pair.cluster.info(ports[0])).map { _ in true }
+                        return (try? pair.cluster.info(port)).map { _ in true }
                     }
                     #expect(server.terminationReason == .exit, "\(pair.cluster.words)")
                     #expect(server.terminationStatus == 74, "\(pair.cluster.words)")
                     return true
                 }
-                if server.isRunning { server.terminate() }
+            }
+            for server in servers where server.isRunning { server.terminate() }
+            for server in servers {
                 server.waitUntilExit()
                 #expect(server.terminationReason == .exit, "\(pair.cluster.words)")
             }

@@ -20,13 +20,13 @@ struct FatalFault: Sendable, CustomTestStringConvertible {
     ]
 }
 
-extension ProcessSuite.Disks {
+extension Disks {
     /// Disks that fail while servers run.
     @Suite(.serialized, .enabled(if: FaultDisk.compiler != nil, "it takes a C compiler"))
     struct Faults {
         /// A pair, each on a disk that can fail, in files of 1 MiB.
         private func with(clients: Int = 3, _ body: (DiskPair, [FaultDisk]) throws -> Void) throws {
-            let pair = try DiskPair(clients: clients, flags: ["--segment", "1"])
+            let pair = try DiskPair(clients: clients)
             defer { pair.end() }
             let disks = try (0...1).map {
                 try FaultDisk(folder: pair.folder($0), home: pair.cluster.folder)

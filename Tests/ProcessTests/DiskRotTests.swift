@@ -1,7 +1,7 @@
 import Foundation
 import Testing
 
-extension ProcessSuite.Disks {
+extension Disks {
     /// Bytes that have changed on the disk, or gone, after they had been answered for.
     @Suite(.serialized) struct Rot {
         private func segment(_ folder: String) throws -> String {

@@ -1,7 +1,9 @@
 import Foundation
 import Testing
 
-/// Everything that uses real processes, one after the other: they share two cores.
+/// Everything that uses real processes, one after the other, but for those with folders (`Disks`),
+/// which have a row of their own beside these. Two at a time are what two cores are enough for: they
+/// wait more than they compute.
 @Suite(.serialized) struct ProcessSuite {}
 
 private let autoVotes = ["--voters", "5", "--votes", "1000000", "--interval", "10ms"]
