@@ -84,6 +84,25 @@ extension Disks {
             }
         }
 
+        /// Neither the backup's ack nor the primary's own is there before the sync has ended.
+        @Test(arguments: [0, 1]) func nothingIsSaidBeforeTheSync(slow: Int) throws {
+            try with(clients: 0) { (pair, disks) throws in
+                try pair.begin(ledger: false)
+                let slow = slow == 0 ? try pair.leader() : 1 - (try pair.leader())
+                let client = try RawClient(pair.cluster.ports[try pair.leader()])
+                // Shorter than the silence after which a replica counts as failed.
+                let milliseconds = 200
+                try disks[slow].set(["fdatasync segment- 0 0 sleep:\(milliseconds)"])
+                for number in 1...5 {
+                    let began = ContinuousClock.now
+                    #expect(try client.ask("VOTE.OPEN v ROLL open") == .number(number))
+                    let time = ContinuousClock.now - began
+                    #expect(time >= .milliseconds(milliseconds), "vote \(number) after \(time)")
+                }
+                #expect(disks[slow].hits.count >= 5)
+            }
+        }
+
         /// The power fails for both disks: neither says what it cannot keep.
         @Test func bothDisksFail() throws {
             try with { (pair, disks) throws in

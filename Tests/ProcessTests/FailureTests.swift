@@ -174,6 +174,37 @@ extension ProcessSuite {
             }
         }
 
+        /// The backup hangs for longer than a hand-over waits for it, which is given up: the next one comes
+        /// about without anybody asking again.
+        @Test func switchoverToOneThatHangs() throws {
+            try with { (cluster) throws in
+                let flags = ["--heartbeat", "100ms", "--misses", "100", "--no-restart"]
+                try cluster.primary(flags)
+                let backup = try cluster.backup(flags)
+                let pair = try cluster.waitForPair()
+                let (port, pid) = (cluster.ports[0], backup.processIdentifier)
+                kill(pid, SIGSTOP)
+                defer { kill(pid, SIGCONT) }
+                let client = try RawClient(port, seconds: 30)
+                try client.send(Array("VOTE.OPEN x ROLL open\r\n".utf8))
+                _ = try cluster.eventually("an op without an ack") {
+                    let info = try cluster.info(port)
+                    return info["op"] != info["commit"] ? true : nil
+                }
+                #expect(try RawClient(port).ask("REPLICA SWITCHOVER") == .text("OK"))
+                // It waits for 500 ms.
+                usleep(1_500_000)
+                let info = try cluster.info(port)
+                #expect(info["mode"] == "primary" && info["view"] == pair["view"])
+                kill(pid, SIGCONT)
+                _ = try cluster.eventually("the other to lead") {
+                    cluster.leader?["pid"] == pair["backup_pid"] ? true : nil
+                }
+                let reply = try client.receive()
+                #expect(reply == .number(1), "\(reply)")
+            }
+        }
+
         /// Either replica dies while the one hands over to the other.
         @Test func killInSwitchover() throws {
             var generator = Seeded(state: 77)
