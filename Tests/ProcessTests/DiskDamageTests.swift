@@ -242,6 +242,43 @@ extension Disks {
             try pair.checkBoth()
         }
 
+        /// One that was alone in its view acknowledges nothing while it may be a copy of one that runs:
+        /// here that one takes a moment to say so.
+        @Test func nothingIsAcknowledgedBeforeACopyIsRuledOut() throws {
+            let pair = try DiskPair(clients: 0)
+            defer { pair.end() }
+            let (cluster, port) = (pair.cluster, pair.cluster.ports[0])
+            try pair.start(0, "primary")
+            _ = try cluster.eventually("a vote") {
+                let client = try? RawClient(port)
+                return try? client?.ask("VOTE.OPEN before ROLL open") == .number(1) ? true : nil
+            }
+            try pair.kill([0])
+            let original = try FakeServer { _, request in
+                var words = FakeServer.words(request)
+                guard words.starts(with: ["PEER", "hello"]), words.count > 5 else { return "" }
+                usleep(700_000)
+                // The same replica and instance, but another process of another host.
+                let at = words[5].firstIndex(of: "@") ?? words[5].endIndex
+                let parts = words[5][..<at].split(separator: ".")
+                words[5] = parts.prefix(3).joined(separator: ".") + ".1.1" + words[5][at...]
+                return FakeServer.command(words)
+            }
+            defer { original.stop() }
+            try cluster.start(
+                "copy", "pollsrv",
+                [
+                    "--primary", "--listen", "127.0.0.1:\(port)", "--peer",
+                    "127.0.0.1:\(original.port)", "--data", pair.folder(0), "--no-restart",
+                ])
+            let client = try cluster.eventually("the copy to listen") { try? RawClient(port) }
+            let reply = try? client.ask("VOTE.OPEN after ROLL open")
+            #expect(reply == nil || reply?.code == "TRYAGAIN", "\(reply ?? .null)")
+            #expect(try cluster.waitForExit("copy") == 74)
+            let said = cluster.said("copy", "err")
+            #expect(said.contains("is this very replica, on a copy of its folder"), "\(said)")
+        }
+
         /// Nobody else gets into a folder in use, also where somebody has removed the lock's file.
         @Test func theLockIsRemovedWhileItRuns() throws {
             let pair = try DiskPair(clients: 0)

@@ -46,6 +46,16 @@ final class FakeServer: Sendable {
         close(listener)
     }
 
+    /// The arguments of commands that are RESP arrays of bulk strings, all in a row.
+    static func words(_ request: String) -> [String] {
+        let lines = request.split(separator: "\r\n").map(String.init)
+        return lines.filter { !$0.hasPrefix("*") && !$0.hasPrefix("$") }
+    }
+
+    static func command(_ words: [String]) -> String {
+        "*\(words.count)\r\n" + words.map { "$\($0.utf8.count)\r\n\($0)\r\n" }.joined()
+    }
+
     private static func hello(_ more: [(key: String, value: String)]) -> String {
         let fields = [("proto", ":3"), ("mode", "+primary")] + more
         return "%\(fields.count)\r\n"

@@ -27,16 +27,14 @@ private final class StrictPrimary: Sendable {
 
     /// What is sent for these commands; nil: the connection is closed.
     func answer(_ request: String) -> String? {
-        // RESP arrays of bulk strings.
-        let lines = request.split(separator: "\r\n").map(String.init)
-        let words = lines.filter { !$0.hasPrefix("*") && !$0.hasPrefix("$") }
+        let words = FakeServer.words(request)
         if words.starts(with: ["PEER", "hello"]), words.count > 2 {
             guard refusal != .atHello else {
                 joins.withLock { $0 += 1 }
                 return "-PEER not you\r\n"
             }
             let service = String(repeating: "5", count: 32)
-            return Self.command([
+            return FakeServer.command([
                 "PEER", "hello", words[2], service, "member", Self.member, Self.view, "sticky",
                 "-", "-",
             ])
@@ -45,11 +43,9 @@ private final class StrictPrimary: Sendable {
         joins.withLock { $0 += 1 }
         guard refusal == .byState else { return nil }
         // The second of two pieces comes first.
-        return Self.command(["PEER", "state", words[place + 1], "5", "1", "2", Self.view, "x"])
-    }
-
-    private static func command(_ words: [String]) -> String {
-        "*\(words.count)\r\n" + words.map { "$\($0.utf8.count)\r\n\($0)\r\n" }.joined()
+        return FakeServer.command([
+            "PEER", "state", words[place + 1], "5", "1", "2", Self.view, "x",
+        ])
     }
 }
 
