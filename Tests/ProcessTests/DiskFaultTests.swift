@@ -84,12 +84,19 @@ extension Disks {
             }
         }
 
-        /// Neither the backup's ack nor the primary's own is there before the sync has ended.
-        @Test(arguments: [0, 1]) func nothingIsSaidBeforeTheSync(slow: Int) throws {
+        /// Neither the backup's ack nor the primary's own is there before the sync has ended, nor what
+        /// one that is alone has executed.
+        @Test(arguments: ["primary", "backup", "alone"])
+        func nothingIsSaidBeforeTheSync(who: String) throws {
             try with(clients: 0) { (pair, disks) throws in
-                try pair.begin(ledger: false)
-                let slow = slow == 0 ? try pair.leader() : 1 - (try pair.leader())
-                let client = try RawClient(pair.cluster.ports[try pair.leader()])
+                if who == "alone" {
+                    try pair.start(0, "primary")
+                } else {
+                    try pair.begin(ledger: false)
+                }
+                let leader = try pair.leader()
+                let slow = who == "backup" ? 1 - leader : leader
+                let client = try RawClient(pair.cluster.ports[leader])
                 // Shorter than the silence after which a replica counts as failed.
                 let milliseconds = 200
                 try disks[slow].set(["fdatasync segment- 0 0 sleep:\(milliseconds)"])
