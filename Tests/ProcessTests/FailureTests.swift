@@ -1,9 +1,8 @@
 import Foundation
 import Testing
 
-/// Everything that uses real processes, one after the other, but for those with folders (`Disks`),
-/// which have a row of their own beside these. Two at a time are what two cores are enough for: they
-/// wait more than they compute.
+/// What uses real processes, one after the other, but for `Disks`, which has a row of its own beside
+/// this one. Two at a time are what two cores are enough for: they wait more than they compute.
 @Suite(.serialized) struct ProcessSuite {}
 
 private let autoVotes = ["--voters", "5", "--votes", "1000000", "--interval", "10ms"]
