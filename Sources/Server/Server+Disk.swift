@@ -100,21 +100,31 @@ package final class Durable {
         var store = try Store(
             folder: folder, service: nil, id: id, options: helpers.serve(options))
         guard let identity = store.identity else { return Durable(store, helpers, nil, nil) }
-        let rotten = store.survey?.checkpoints.filter { $0.flaw != nil }.map(\.name) ?? []
+        let rotten = (store.survey?.checkpoints ?? []).compactMap { report in
+            report.flaw.map {
+                "\(folder)/\(report.name) is rotten (offset \($0.offset): \($0.reason))"
+            }
+        }
         let bytesFound = store.survey?.segments.reduce(0) { $0 + $1.end } ?? 0
         let resumption: Store.Resumption
         do throws(StoreError) {
             resumption = try store.resume(isPeerReachable: false)
         } catch {
+            guard case .refused = error, let theirs = peerView(identity.service) else {
+                throw error
+            }
             // A replica that has stayed behind has not got what is lost here.
             let newest = store.survey?.standing.view?.number ?? ViewNumber(0)
-            guard case .refused = error, let theirs = peerView(identity.service), theirs >= newest
-            else { throw error }
+            guard theirs >= newest else {
+                say(
+                    "another replica answers, but is in view \(theirs) only, before view \(newest) "
+                        + "of this journal: what is lost here may be missing there, too")
+                throw error
+            }
             resumption = try store.resume(isPeerReachable: true)
         }
         switch resumption.verdict {
-        case .useAll:
-            for name in rotten { say("\(folder)/\(name) is rotten; the journal makes up for it") }
+        case .useAll: break
         case .cut(let place), .ask(let place, keepsInstance: true):
             say("\(folder)/\(place.file), offset \(place.offset): \(place.flaw.reason); cut there")
         case .ask(let place, keepsInstance: false):
@@ -132,6 +142,7 @@ package final class Durable {
             return Durable(store, helpers, fresh, nil)
         case .refuse: preconditionFailure("refused and gone on")
         }
+        for words in rotten { say("\(words); the journal makes up for it") }
         let durable = Durable(store, helpers, identity, resumption.recovered)
         durable.bytesAtCheckpoint = -bytesFound
         return durable

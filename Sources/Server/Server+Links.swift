@@ -314,7 +314,8 @@ extension Server {
         dropUnconfirmed(instance)
         log.detail("connection to replica \(instance) is down")
         step(.directDown(instance))
-        joining.nextDial = now
+        // A join that came to nothing has its pause, also when the connection was its end.
+        if joining.failures == 0 { joining.nextDial = now }
         if let member = replica.view?.member(instance), !cutInstances.contains(instance) {
             // Whether anybody still listens there tells a crash from a hiccup. Who keeps the
             // connection dials anyway.

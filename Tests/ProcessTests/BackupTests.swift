@@ -259,6 +259,21 @@ extension ProcessSuite {
             #expect(again.status == 74 && again.error.contains("--force"), "\(again)")
             let forced = ["backup", "copy", "--force"] + servers
             #expect(try run(cluster, "forced", "pollctl", forced).status == 0)
+            // Not even by force anything but a file: it would be gone, and the copy of no use to
+            // whoever reads there.
+            let pipe = cluster.folder.path + "/pipe"
+            #expect(mkfifo(pipe, 0o600) == 0)
+            try FileManager.default.createSymbolicLink(
+                atPath: "\(pipe)-link", withDestinationPath: pipe)
+            for name in ["pipe", "pipe-link"] {
+                let special = try run(
+                    cluster, name, "pollctl", ["backup", name, "--force"] + servers)
+                #expect(special.status == 74, "\(special)")
+                #expect(special.error.contains("\(name) is no plain file"), "\(special)")
+            }
+            var status = stat()
+            #expect(lstat(pipe, &status) == 0 && status.st_mode & S_IFMT == S_IFIFO)
+            #expect(lstat("\(pipe)-link", &status) == 0 && status.st_mode & S_IFMT == S_IFLNK)
             let nowhere = try run(cluster, "nowhere", "pollctl", ["backup", "no/copy"] + servers)
             #expect(nowhere.status == 74 && nowhere.error.contains("no/copy"), "\(nowhere)")
             let nobody = try run(

@@ -71,10 +71,20 @@ final class Cluster {
         }
         process.standardOutput = try file("\(name).out")
         process.standardError = try file("\(name).err")
-        try process.run()
+        try run(process)
         processes[name] = process
         order.append(name)
         return process
+    }
+
+    /// With no signal blocked, as a shell would: the threads of tests block most, and what they start
+    /// would inherit that.
+    private func run(_ process: Process) throws {
+        var (none, before) = (sigset_t(), sigset_t())
+        sigemptyset(&none)
+        pthread_sigmask(SIG_SETMASK, &none, &before)
+        defer { pthread_sigmask(SIG_SETMASK, &before, nil) }
+        try process.run()
     }
 
     private func file(_ name: String) throws -> FileHandle {

@@ -1,7 +1,7 @@
 import Foundation
 import Testing
 
-extension ProcessSuite.Disks {
+extension Disks {
     /// A server killed at each of the calls that it makes on its folder, before and behind it.
     @Suite(.serialized, .enabled(if: FaultDisk.compiler != nil, "it takes a C compiler"))
     struct Crashes {
@@ -69,7 +69,7 @@ extension ProcessSuite.Disks {
 
         /// While a checkpoint is written and older files are removed, at both at once.
         @Test func duringACheckpoint() throws {
-            let pair = try DiskPair(flags: ["--segment", "1"])
+            let pair = try DiskPair()
             defer { pair.end() }
             let disks = try (0...1).map {
                 try FaultDisk(folder: pair.folder($0), home: pair.cluster.folder)

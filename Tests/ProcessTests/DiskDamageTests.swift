@@ -1,7 +1,7 @@
 import Foundation
 import Testing
 
-extension ProcessSuite.Disks {
+extension Disks {
     /// Folders that people or disks have damaged while no server ran.
     @Suite(.serialized) struct Damages {
         private struct Damage: Sendable {
@@ -68,7 +68,7 @@ extension ProcessSuite.Disks {
         /// Both were killed; one is damaged. Alone it goes on or says what is missing; with the other
         /// the pair is whole again, and everything is there.
         @Test func oneIsDamaged() throws {
-            let pair = try DiskPair(flags: ["--segment", "1"])
+            let pair = try DiskPair()
             defer { pair.end() }
             try pair.begin()
             try Filler.fill(pair) {
@@ -111,13 +111,59 @@ extension ProcessSuite.Disks {
             try pair.checkBoth()
         }
 
+        /// The one before it and the journal behind that make up for it, and it is said, also when
+        /// the journal has a torn tail besides.
+        @Test(arguments: [false, true]) func theNewestCheckpointIsRotten(isTorn: Bool) throws {
+            let pair = try DiskPair(clients: 0, flags: ["--test-hooks"])
+            defer { pair.end() }
+            let (folder, port) = (pair.folder(0), pair.cluster.ports[0])
+            // Of a primary without open votes.
+            func digest() throws -> String {
+                try pair.cluster.eventually("the end of all votes", within: 60) {
+                    guard let info = try? pair.cluster.info(port), info["mode"] == "primary",
+                        info["votes_open"] == "", info["op"] == info["commit"]
+                    else { return nil }
+                    return info["digest"]
+                }
+            }
+            try pair.start(0, "primary")
+            // Both its own: none was received when it joined.
+            try Filler.fill(pair) { Self.files(folder, "checkpoint-").count == 2 }
+            let before = try digest()
+            // The journal of an idle server ends with a mark, its last sync.
+            var syncs: String?
+            _ = try pair.cluster.eventually("the end of all syncs") { () -> Bool? in
+                usleep(100_000)
+                let last = syncs
+                syncs = try pair.cluster.info(port)["journal_syncs"]
+                return syncs == last ? true : nil
+            }
+            try pair.kill([0])
+            let checkpoints = Self.files(folder, "checkpoint-")
+            let newest = try #require(checkpoints.last)
+            try #require(checkpoints.count == 2 && !newest.hasSuffix(".new"))
+            try Self.change(newest) { $0[$0.count / 2] ^= 1 }
+            if isTorn {
+                // In the mark behind the last record.
+                try Self.change(Self.files(folder, "segment-").last ?? "") { bytes in
+                    bytes.removeSubrange((bytes.lastIndex { $0 != 0 } ?? 0)...)
+                }
+            }
+            try pair.start(0, "primary")
+            #expect(try digest() == before)
+            let said = pair.cluster.said(pair.name(0), "err")
+            #expect(said.contains("\(newest) is rotten (offset "), "\(said)")
+            #expect(said.contains("; cut there") == isTorn, "\(said)")
+        }
+
         /// As the disk would be if the power failed in the middle, but worse: the files are from
         /// different moments. A server that is started on it goes on or refuses, in words.
         @Test func copiesOfARunningFolder() throws {
-            let pair = try DiskPair(flags: ["--segment", "1"])
+            let pair = try DiskPair()
             defer { pair.end() }
             try pair.begin()
-            let ports = try Cluster.freePorts(1)
+            let ports = try Cluster.freePorts(8)
+            var servers: [Process] = []
             for number in 0..<8 {
                 try Filler.fill(pair, during: 0.15)
                 let copy = pair.cluster.folder.appending(path: "copy\(number)").path
@@ -129,21 +175,27 @@ extension ProcessSuite.Disks {
                 // It goes on meanwhile.
                 try Filler.fill(pair, during: 0.05)
                 process.waitUntilExit()
-                let server = try pair.cluster.start(
-                    "copy\(number)", "pollsrv",
-                    [
-                        "--backup", "--listen", "127.0.0.1:\(ports[0])", "--peer", "127.0.0.1:1",
-                        "--data", copy, "--no-restart",
-                    ])
-                _ = try pair.cluster.eventually("a start or a refusal") { () -> Bool? in
+                // Nobody waits for them one by one.
+                servers.append(
+                    try pair.cluster.start(
+                        "copy\(number)", "pollsrv",
+                        [
+                            "--backup", "--listen", "127.0.0.1:\(ports[number])", "--peer",
+                            "127.0.0.1:1", "--data", copy, "--no-restart",
+                        ]))
+            }
+            for (server, port) in zip(servers, ports) {
+                _ = try pair.cluster.eventually("a start or a refusal", within: 60) { () -> Bool? in
                     if server.isRunning {
-                        return (try? pair.cluster.info(ports[0])).map { _ in true }
+                        return (try? pair.cluster.info(port)).map { _ in true }
                     }
                     #expect(server.terminationReason == .exit, "\(pair.cluster.words)")
                     #expect(server.terminationStatus == 74, "\(pair.cluster.words)")
                     return true
                 }
-                if server.isRunning { server.terminate() }
+            }
+            for server in servers where server.isRunning { server.terminate() }
+            for server in servers {
                 server.waitUntilExit()
                 #expect(server.terminationReason == .exit, "\(pair.cluster.words)")
             }
@@ -188,6 +240,43 @@ extension ProcessSuite.Disks {
             try FileManager.default.moveItem(atPath: own, toPath: pair.folder(1))
             for index in 0...1 { try pair.start(index, "backup") }
             try pair.checkBoth()
+        }
+
+        /// One that was alone in its view acknowledges nothing while it may be a copy of one that runs:
+        /// here that one takes a moment to say so.
+        @Test func nothingIsAcknowledgedBeforeACopyIsRuledOut() throws {
+            let pair = try DiskPair(clients: 0)
+            defer { pair.end() }
+            let (cluster, port) = (pair.cluster, pair.cluster.ports[0])
+            try pair.start(0, "primary")
+            _ = try cluster.eventually("a vote") {
+                let client = try? RawClient(port)
+                return try? client?.ask("VOTE.OPEN before ROLL open") == .number(1) ? true : nil
+            }
+            try pair.kill([0])
+            let original = try FakeServer { _, request in
+                var words = FakeServer.words(request)
+                guard words.starts(with: ["PEER", "hello"]), words.count > 5 else { return "" }
+                usleep(700_000)
+                // The same replica and instance, but another process of another host.
+                let at = words[5].firstIndex(of: "@") ?? words[5].endIndex
+                let parts = words[5][..<at].split(separator: ".")
+                words[5] = parts.prefix(3).joined(separator: ".") + ".1.1" + words[5][at...]
+                return FakeServer.command(words)
+            }
+            defer { original.stop() }
+            try cluster.start(
+                "copy", "pollsrv",
+                [
+                    "--primary", "--listen", "127.0.0.1:\(port)", "--peer",
+                    "127.0.0.1:\(original.port)", "--data", pair.folder(0), "--no-restart",
+                ])
+            let client = try cluster.eventually("the copy to listen") { try? RawClient(port) }
+            let reply = try? client.ask("VOTE.OPEN after ROLL open")
+            #expect(reply == nil || reply?.code == "TRYAGAIN", "\(reply ?? .null)")
+            #expect(try cluster.waitForExit("copy") == 74)
+            let said = cluster.said("copy", "err")
+            #expect(said.contains("is this very replica, on a copy of its folder"), "\(said)")
         }
 
         /// Nobody else gets into a folder in use, also where somebody has removed the lock's file.

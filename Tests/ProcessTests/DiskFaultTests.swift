@@ -20,13 +20,13 @@ struct FatalFault: Sendable, CustomTestStringConvertible {
     ]
 }
 
-extension ProcessSuite.Disks {
+extension Disks {
     /// Disks that fail while servers run.
     @Suite(.serialized, .enabled(if: FaultDisk.compiler != nil, "it takes a C compiler"))
     struct Faults {
         /// A pair, each on a disk that can fail, in files of 1 MiB.
         private func with(clients: Int = 3, _ body: (DiskPair, [FaultDisk]) throws -> Void) throws {
-            let pair = try DiskPair(clients: clients, flags: ["--segment", "1"])
+            let pair = try DiskPair(clients: clients)
             defer { pair.end() }
             let disks = try (0...1).map {
                 try FaultDisk(folder: pair.folder($0), home: pair.cluster.folder)
@@ -81,6 +81,32 @@ extension ProcessSuite.Disks {
                 let leader = try pair.leader()
                 let victim = isPrimary ? leader : 1 - leader
                 try fail(victim, FatalFault.all[1], pair, disks[victim])
+            }
+        }
+
+        /// Neither the backup's ack nor the primary's own is there before the sync has ended, nor what
+        /// one that is alone has executed.
+        @Test(arguments: ["primary", "backup", "alone"])
+        func nothingIsSaidBeforeTheSync(who: String) throws {
+            try with(clients: 0) { (pair, disks) throws in
+                if who == "alone" {
+                    try pair.start(0, "primary")
+                } else {
+                    try pair.begin(ledger: false)
+                }
+                let leader = try pair.leader()
+                let slow = who == "backup" ? 1 - leader : leader
+                let client = try RawClient(pair.cluster.ports[leader])
+                // Shorter than the silence after which a replica counts as failed.
+                let milliseconds = 200
+                try disks[slow].set(["fdatasync segment- 0 0 sleep:\(milliseconds)"])
+                for number in 1...5 {
+                    let began = ContinuousClock.now
+                    #expect(try client.ask("VOTE.OPEN v ROLL open") == .number(number))
+                    let time = ContinuousClock.now - began
+                    #expect(time >= .milliseconds(milliseconds), "vote \(number) after \(time)")
+                }
+                #expect(disks[slow].hits.count >= 5)
             }
         }
 

@@ -1,7 +1,7 @@
 import Foundation
 import Testing
 
-extension ProcessSuite.Disks {
+extension Disks {
     /// Both killed at once while votes, ballots and reservations go on, and started again in any
     /// order and modes. DISK_KILLS=50 for more of it, POLLSRV_TEST_SEED=8841 for another course.
     @Suite(.serialized) struct Kills {
@@ -37,7 +37,7 @@ extension ProcessSuite.Disks {
         /// No life is long enough for a checkpoint, and yet there is one in the end: a journal that only
         /// grew would make each start longer than the one before.
         @Test func manyShortLivesMakeACheckpoint() throws {
-            let pair = try DiskPair(clients: 0, flags: ["--segment", "1"])
+            let pair = try DiskPair(clients: 0)
             defer { pair.end() }
             func isThere() throws -> Bool {
                 try FileManager.default.contentsOfDirectory(atPath: pair.folder(0))

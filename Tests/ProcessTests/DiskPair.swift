@@ -15,11 +15,13 @@ final class DiskPair {
 
     static let votes = ["--voters", "3", "--votes", "1000000000", "--interval", "20ms"]
 
-    /// `clients`: how many vote, and may be witnesses.
+    /// `clients`: how many vote, and may be witnesses. The journal's files are small, so that it goes
+    /// from one to the next, and makes checkpoints, in what a test writes; to look through the usual
+    /// 64 MiB takes servers built for debugging seconds at each start.
     init(clients: Int = 3, flags: [String] = []) throws {
         cluster = try Cluster()
         names = Array(Cluster.names.prefix(clients))
-        self.flags = flags
+        self.flags = ["--segment", "1"] + flags
         let rooms = (0..<Ledger.roomCount).map(Ledger.room).joined(separator: "\n")
         try Data(rooms.utf8).write(to: cluster.folder.appending(path: "rooms"))
         ledger = Ledger(cluster.ports)

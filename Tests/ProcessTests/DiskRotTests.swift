@@ -1,7 +1,7 @@
 import Foundation
 import Testing
 
-extension ProcessSuite.Disks {
+extension Disks {
     /// Bytes that have changed on the disk, or gone, after they had been answered for.
     @Suite(.serialized) struct Rot {
         private func segment(_ folder: String) throws -> String {
@@ -75,6 +75,56 @@ extension ProcessSuite.Disks {
             try pair.kill([0, 1])
             for index in 0...1 { try pair.start(index, "backup") }
             try pair.checkBoth()
+        }
+
+        /// A replica that has stayed behind may lack what is lost here: the folder's replica begins
+        /// anew only for one that is as far as its own journal.
+        @Test func aPeerThatIsBehind() throws {
+            let pair = try DiskPair(clients: 0)
+            defer { pair.end() }
+            try pair.begin()
+            try pair.ledger.waitForMore(60)
+            pair.ledger.end()
+            let leader = try pair.leader()
+            let info = try pair.cluster.info(pair.cluster.ports[leader])
+            let service = try #require(info["service"])
+            let view = try #require(info["view"].flatMap { Int($0) })
+            #expect(view > 1, "no view is older")
+            try pair.kill([0, 1])
+            let folder = pair.folder(leader)
+            try flip(folder)
+            let before = try Snapshot(folder)
+            func start(_ name: String, besides view: Int) throws -> (Process, FakeServer) {
+                let peer = try FakeServer(
+                    hello: [("service", "+\(service)"), ("view", ":\(view)")]
+                ) { _, _ in "-PEER not now\r\n" }
+                let process = try pair.cluster.start(
+                    name, "pollsrv",
+                    [
+                        "--backup", "--listen", "127.0.0.1:\(pair.cluster.ports[leader])",
+                        "--peer", "127.0.0.1:\(peer.port)", "--data", folder, "--no-restart",
+                    ])
+                return (process, peer)
+            }
+
+            let (_, older) = try start("refused", besides: view - 1)
+            defer { older.stop() }
+            #expect(try pair.cluster.waitForExit("refused", within: 30) == 74)
+            let said = pair.cluster.said("refused", "err")
+            let why = "is in view \(view - 1) only, before view \(view) of this journal"
+            #expect(said.contains(why), "\(said)")
+            let place = #/--data .*/segment-1: offset [0-9]+, op [0-9]+: /#
+            #expect(said.split(separator: "\n").last?.firstMatch(of: place) != nil, "\(said)")
+            #expect(try Snapshot(folder) == before, "something was touched")
+
+            let (process, same) = try start("renewed", besides: view)
+            defer { same.stop() }
+            _ = try pair.cluster.eventually("the journal to be put aside") { () -> Bool? in
+                #expect(process.isRunning, "\(pair.cluster.words)")
+                return pair.cluster.said("renewed", "err").contains("\(folder)/aside-1 now")
+                    ? true : nil
+            }
+            #expect(FileManager.default.fileExists(atPath: "\(folder)/aside-1/segment-1"))
         }
     }
 }

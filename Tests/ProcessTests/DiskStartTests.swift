@@ -1,7 +1,7 @@
 import Foundation
 import Testing
 
-extension ProcessSuite.Disks {
+extension Disks {
     /// Folders that a server cannot or may not use: it says which and why, soon, exits 74, and
     /// leaves what it found as it was.
     @Suite(.serialized) struct Starts {

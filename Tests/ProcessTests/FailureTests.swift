@@ -1,7 +1,8 @@
 import Foundation
 import Testing
 
-/// Everything that uses real processes, one after the other: they share two cores.
+/// What uses real processes, one after the other, but for `Disks`, which has a row of its own beside
+/// this one. Two at a time are what two cores are enough for: they wait more than they compute.
 @Suite(.serialized) struct ProcessSuite {}
 
 private let autoVotes = ["--voters", "5", "--votes", "1000000", "--interval", "10ms"]
@@ -169,6 +170,37 @@ extension ProcessSuite {
                     }
                 }
                 try endClients(cluster)
+            }
+        }
+
+        /// The backup hangs for longer than a hand-over waits for it, which is given up: the next one comes
+        /// about without anybody asking again.
+        @Test func switchoverToOneThatHangs() throws {
+            try with { (cluster) throws in
+                let flags = ["--heartbeat", "100ms", "--misses", "100", "--no-restart"]
+                try cluster.primary(flags)
+                let backup = try cluster.backup(flags)
+                let pair = try cluster.waitForPair()
+                let (port, pid) = (cluster.ports[0], backup.processIdentifier)
+                kill(pid, SIGSTOP)
+                defer { kill(pid, SIGCONT) }
+                let client = try RawClient(port, seconds: 30)
+                try client.send(Array("VOTE.OPEN x ROLL open\r\n".utf8))
+                _ = try cluster.eventually("an op without an ack") {
+                    let info = try cluster.info(port)
+                    return info["op"] != info["commit"] ? true : nil
+                }
+                #expect(try RawClient(port).ask("REPLICA SWITCHOVER") == .text("OK"))
+                // It waits for 500 ms.
+                usleep(1_500_000)
+                let info = try cluster.info(port)
+                #expect(info["mode"] == "primary" && info["view"] == pair["view"])
+                kill(pid, SIGCONT)
+                _ = try cluster.eventually("the other to lead") {
+                    cluster.leader?["pid"] == pair["backup_pid"] ? true : nil
+                }
+                let reply = try client.receive()
+                #expect(reply == .number(1), "\(reply)")
             }
         }
 

@@ -1,12 +1,17 @@
 import Foundation
 
-/// A server that says to HELLO that it is the primary, and to all else what a test wants.
+/// A server that says to HELLO that it is a primary, and to all else what a test wants.
 final class FakeServer: Sendable {
     let port: UInt16
     private let listener: Int32
 
-    /// `answer` gives the bytes for what came in on the connection of this number, from 1 on.
-    init(_ answer: @escaping @Sendable (Int, String) -> String) throws {
+    /// `answer` gives the bytes for what came in on the connection of this number, from 1 on; nil:
+    /// the connection is closed. `more`: what HELLO is told beside the mode, as RESP.
+    init(
+        hello more: [(key: String, value: String)] = [("view", ":1")],
+        _ answer: @escaping @Sendable (Int, String) -> String?
+    ) throws {
+        let hello = Self.hello(more)
         let listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
         var address = sockaddr_in()
         address.sin_family = sa_family_t(AF_INET)
@@ -28,7 +33,9 @@ final class FakeServer: Sendable {
                 guard fd >= 0 else { return }
                 count += 1
                 let number = count
-                Thread.detachNewThread { Self.serve(fd) { answer(number, $0) } }
+                Thread.detachNewThread {
+                    Self.serve(fd) { $0.contains("HELLO") ? hello : answer(number, $0) }
+                }
             }
         }
     }
@@ -39,17 +46,30 @@ final class FakeServer: Sendable {
         close(listener)
     }
 
-    private static let hello =
-        "%3\r\n$5\r\nproto\r\n:3\r\n$4\r\nmode\r\n$7\r\nprimary\r\n$4\r\nview\r\n:1\r\n"
+    /// The arguments of commands that are RESP arrays of bulk strings, all in a row.
+    static func words(_ request: String) -> [String] {
+        let lines = request.split(separator: "\r\n").map(String.init)
+        return lines.filter { !$0.hasPrefix("*") && !$0.hasPrefix("$") }
+    }
 
-    private static func serve(_ fd: Int32, _ answer: (String) -> String) {
+    static func command(_ words: [String]) -> String {
+        "*\(words.count)\r\n" + words.map { "$\($0.utf8.count)\r\n\($0)\r\n" }.joined()
+    }
+
+    private static func hello(_ more: [(key: String, value: String)]) -> String {
+        let fields = [("proto", ":3"), ("mode", "+primary")] + more
+        return "%\(fields.count)\r\n"
+            + fields.map { key, value in "+\(key)\r\n\(value)\r\n" }.joined()
+    }
+
+    private static func serve(_ fd: Int32, _ answer: (String) -> String?) {
         defer { close(fd) }
         var chunk = [UInt8](repeating: 0, count: 4096)
         while true {
             let count = recv(fd, &chunk, chunk.count, 0)
             guard count > 0 else { return }
             let text = String(decoding: chunk[..<count], as: UTF8.self)
-            let bytes = Array((text.contains("HELLO") ? hello : answer(text)).utf8)
+            guard let bytes = answer(text).map({ Array($0.utf8) }) else { return }
             guard send(fd, bytes, bytes.count, Int32(MSG_NOSIGNAL)) == bytes.count else { return }
         }
     }

@@ -136,6 +136,28 @@ extension ProcessSuite {
             #expect(cluster.port(of: pair, "primary_address") == port)
         }
 
+        /// Neither one that leads, which would give up its backup, nor one that has nothing to lead with.
+        @Test func nobodyElseIsPromoted() throws {
+            let cluster = try Cluster()
+            defer { cluster.end() }
+            let promote = "REPLICA PROMOTE FORCE"
+            try cluster.backup(Cluster.quick + ["--no-restart"])
+            let fresh = try cluster.eventually("the backup") { try? RawClient(cluster.ports[1]) }
+            #expect(try fresh.ask(promote).description.contains("it has no state of the service"))
+            try cluster.primary(Cluster.quick + ["--no-restart"])
+            let pair = try cluster.waitForPair()
+            let leads = "-ERR it leads already"
+            #expect(try RawClient(cluster.ports[0]).ask(promote).description == leads)
+            let after = try cluster.waitForPair()
+            #expect(after["view"] == pair["view"] && after["backup_pid"] == pair["backup_pid"])
+            let backup = try #require(cluster.processes["backup"])
+            Foundation.kill(backup.processIdentifier, SIGKILL)
+            _ = try cluster.eventually("the primary to be alone") {
+                cluster.leader?["state"] == "solo" ? true : nil
+            }
+            #expect(try RawClient(cluster.ports[0]).ask(promote).description == leads)
+        }
+
         /// SIGTERM, with threads beside the loop: the primary hands over and exits 0, so does the other.
         @Test func terminatedServersLeaveInOrder() throws {
             let cluster = try Cluster()
@@ -149,6 +171,24 @@ extension ProcessSuite {
                 process.waitUntilExit()
                 #expect(process.terminationReason == .exit && process.terminationStatus == 0)
             }
+        }
+
+        /// One whose primary has ended before it could ask to be told of that.
+        @Test func aReplacementThatComesTooLateEnds() throws {
+            let cluster = try Cluster()
+            defer { cluster.end() }
+            // Not the one that starts it.
+            let late = try cluster.start(
+                "late", "pollsrv",
+                [
+                    "--backup", "--listen", "127.0.0.1:0", "--peer", "127.0.0.1:1", "--started-by",
+                    "2147483647", "--join-after", "60s", "--data", folder(cluster, "b"),
+                ])
+            #expect(try cluster.waitForExit("late") == 69)
+            #expect(late.terminationReason == .exit)
+            let said = cluster.said("late", "err")
+            #expect(said == "pollsrv: process 2147483647 is over\n")
+            #expect(!FileManager.default.fileExists(atPath: folder(cluster, "b")))
         }
 
         /// A replacement that has not joined ends with its primary.

@@ -18,7 +18,7 @@ private final class Desk {
         try input.fileHandleForReading.close()
     }
 
-    private static let prompt = "Next command: "
+    static let prompt = "Next command: "
 
     /// Types a line without waiting for what comes of it.
     func type(_ line: String) throws {
@@ -315,6 +315,10 @@ extension ProcessSuite {
             let cluster = try Cluster()
             defer { cluster.end() }
             let desk = try Desk(cluster, "desk")
+            // Before that it has not come to say what a signal means.
+            _ = try cluster.eventually("a prompt") {
+                cluster.said("desk", "out").contains(Desk.prompt) ? true : nil
+            }
             cluster.processes["desk"]?.interrupt()
             #expect(try cluster.waitForExit("desk") == 0)
             #expect(desk.words == "")

@@ -1,0 +1,85 @@
+import Foundation
+import Synchronization
+import Testing
+
+/// What a primary does with a server that wants to join and is not let in.
+enum JoinRefusal: CaseIterable {
+    /// It says so to the hello.
+    case atHello
+    /// It sends a state that cannot be used.
+    case byState
+    /// It closes the connection.
+    case byClosing
+}
+
+/// A primary that lets nobody in, and counts who asks.
+private final class StrictPrimary: Sendable {
+    private let refusal: JoinRefusal
+    private let joins = Mutex(0)
+
+    // On another host, so that nobody looks for its process.
+    private static let member = "0.1.aaaa.1.1@127.0.0.1:1"
+    private static let view = "1 \(member) - aaaa"
+
+    init(_ refusal: JoinRefusal) { self.refusal = refusal }
+
+    var count: Int { joins.withLock { $0 } }
+
+    /// What is sent for these commands; nil: the connection is closed.
+    func answer(_ request: String) -> String? {
+        let words = FakeServer.words(request)
+        if words.starts(with: ["PEER", "hello"]), words.count > 2 {
+            guard refusal != .atHello else {
+                joins.withLock { $0 += 1 }
+                return "-PEER not you\r\n"
+            }
+            let service = String(repeating: "5", count: 32)
+            return FakeServer.command([
+                "PEER", "hello", words[2], service, "member", Self.member, Self.view, "sticky",
+                "-", "-",
+            ])
+        }
+        guard let place = words.firstIndex(of: "join"), place + 1 < words.count else { return "" }
+        joins.withLock { $0 += 1 }
+        guard refusal == .byState else { return nil }
+        // The second of two pieces comes first.
+        return FakeServer.command([
+            "PEER", "state", words[place + 1], "5", "1", "2", Self.view, "x",
+        ])
+    }
+}
+
+extension ProcessSuite {
+    @Suite(.serialized) struct Joins {
+        /// Each costs the primary a state, or at least a connection: they may not come as fast as the
+        /// server can.
+        @Test func whoIsRefusedBacksOff() throws {
+            let cluster = try Cluster()
+            defer { cluster.end() }
+            let primaries = JoinRefusal.allCases.map(StrictPrimary.init)
+            var servers: [FakeServer] = []
+            defer { for server in servers { server.stop() } }
+            for (refusal, primary) in zip(JoinRefusal.allCases, primaries) {
+                let server = try FakeServer { _, request in primary.answer(request) }
+                servers.append(server)
+                try cluster.start(
+                    "\(refusal)", "pollsrv",
+                    [
+                        "--backup", "--listen", "127.0.0.1:0", "--peer",
+                        "127.0.0.1:\(server.port)",
+                    ])
+            }
+            _ = try cluster.eventually("joins") {
+                primaries.allSatisfy { $0.count > 0 } ? true : nil
+            }
+            sleep(3)
+            for (refusal, primary) in zip(JoinRefusal.allCases, primaries) {
+                let count = primary.count
+                // After 20 or 40 ms, doubling to 1 s; without pauses it would be hundreds.
+                #expect(
+                    (4...30).contains(count), "\(count) joins in 3 s, \(refusal)\n\(cluster.words)")
+                #expect(cluster.processes["\(refusal)"]?.isRunning == true)
+            }
+        }
+    }
+}
