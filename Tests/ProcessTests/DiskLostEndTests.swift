@@ -1,7 +1,7 @@
 import Foundation
 import Testing
 
-extension ProcessSuite.Disks {
+extension Disks {
     /// A journal that ends before what it had: what is left is intact, and nothing in it tells.
     @Suite(.serialized) struct LostEnds {
         private struct Line: Decodable {
