@@ -22,7 +22,7 @@ package struct Paths: Equatable, Sendable {
         case heardDirectly(Instance)
         /// A new direct connection was refused.
         case refused(Instance)
-        case exited(Instance)
+        case exited(Instance, Life?)
         case witnessUp(Instance)
         case witnessDown(Instance)
         case frame(RelayFrame, via: Instance)
@@ -136,7 +136,7 @@ package struct Paths: Equatable, Sendable {
             if let index = index(of: instance) { peers[index].ticksSinceDirect = 0 }
             effects.append(.step(.heard(instance)))
         case .refused(let instance): onRefused(instance, into: &effects)
-        case .exited(let instance):
+        case .exited(let instance, let life):
             if let index = index(of: instance) {
                 let hadRoute = peers[index].route != nil
                 peers.remove(at: index)
@@ -144,7 +144,7 @@ package struct Paths: Equatable, Sendable {
             }
             if !ended.contains(instance) { ended.append(instance) }
             if ended.count > Self.endedMax { ended.removeFirst() }
-            effects.append(.step(.exited(instance)))
+            effects.append(.step(.exited(instance, life)))
         case .witnessUp(let witness):
             // A newer connection of the same client: what was on its way on the older is lost.
             loseWitness(witness, into: &effects)

@@ -69,7 +69,7 @@ extension Replica {
                 // Electors who take the primary for alive would else keep alive a view in which
                 // this replica acks nothing any more.
                 let isViewOver =
-                    exited.contains(view.primary.instance) || status == .choosing || mustFinish
+                    lives.haveEnded(view.primary.instance) || status == .choosing || mustFinish
                     || health.contains { $0.instance == view.primary.instance && $0.hasLeft }
                 let seek = Message.seek(
                     number: view.number.next, attempt: campaign.attempt,
@@ -250,14 +250,14 @@ extension Replica {
             let other = view.electorate.first(where: { $0 != me.instance }),
             view.contains(other), view.electorate.contains(me.instance),
             !isProofVoid || breakage == .proofAfterRestart,
-            exited.contains(other) || (breakage == .proofBySilence && hasFailed(other))
+            lives.haveEnded(other) || (breakage == .proofBySilence && hasFailed(other))
         else { return breakage == .quorumTooSmall ? max(1, view.majority - 1) : view.majority }
         return 1
     }
 
     func isReachable(_ elector: Instance) -> Bool {
         elector == me.instance
-            || !exited.contains(elector)
+            || !lives.haveEnded(elector)
                 && (links.contains(elector) || witnessesHere.contains(elector))
     }
 

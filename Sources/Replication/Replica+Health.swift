@@ -4,7 +4,7 @@ package import Wire
 extension Replica {
     /// Whether this replica counts another member of its view as failed.
     package func hasFailed(_ instance: Instance) -> Bool {
-        if exited.contains(instance) { return true }
+        if lives.haveEnded(instance) { return true }
         guard let life = health.first(where: { $0.instance == instance }) else { return false }
         return life.isRefused || life.hasLeft || life.ticksSinceHeard > timing.suspectTicks
     }
@@ -19,7 +19,7 @@ extension Replica {
 
     mutating func onLinkUp(_ instance: Instance, into outbox: inout Outbox) {
         // It has come back from its disk: it is another process, and as alive as any.
-        exited.removeAll { $0 == instance }
+        lives.connected(instance)
         if !links.contains(instance) {
             links.append(instance)
             links.sort()
@@ -67,10 +67,8 @@ extension Replica {
         mend(into: &outbox)
     }
 
-    mutating func onExited(_ instance: Instance, into outbox: inout Outbox) {
-        guard !exited.contains(instance) else { return }
-        exited.append(instance)
-        if exited.count > 16 { exited.removeFirst() }
+    mutating func onExited(_ instance: Instance, _ life: Life?, into outbox: inout Outbox) {
+        guard lives.end(instance, life) else { return }
         forgetLearner(instance)
         if fetch?.primary == instance { failJoin("its process has exited", into: &outbox) }
         mend(into: &outbox)

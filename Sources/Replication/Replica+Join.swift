@@ -140,7 +140,7 @@ extension Replica {
         _ join: JoinID, _ member: Member, _ has: Learned, from: Instance, into outbox: inout Outbox
     ) {
         // What a process has said before its end may come after the proof of that.
-        guard isPrimary, let view, member.instance == from, !exited.contains(from) else { return }
+        guard isPrimary, let view, member.instance == from, !lives.haveEnded(from) else { return }
         if view.contains(from) {
             // It is in already and does not know it.
             outbox.sendAfterSync.append(Envelope(to: from, .view(view)))

@@ -128,6 +128,7 @@ extension Replica {
     }
 
     mutating func learnOfView(_ news: View, into outbox: inout Outbox) {
+        lives.learn(news.members, before: view)
         view = news
         if breakage != .viewUnrecorded { outbox.records.append(.view(news)) }
         acceptor = Acceptor()

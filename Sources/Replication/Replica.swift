@@ -54,8 +54,10 @@ package struct Replica: Equatable, Sendable {
         case heard(Instance)
         /// A new connection to this replica was refused: nobody listens there.
         case refused(Instance)
-        /// The process of this very instance is proved to have exited.
-        case exited(Instance)
+        /// This process has made a direct connection.
+        case met(Life)
+        /// This process of the instance is proved to have exited; nil: no process of it can run any more.
+        case exited(Instance, Life?)
         /// The client witnesses that are connected here, ascending.
         case witnesses([Instance])
         /// Begin a service: view 1, of this replica alone. Its history begins behind this op, after
@@ -140,8 +142,8 @@ package struct Replica: Equatable, Sendable {
     var links: [Instance] = []
     /// What is known of the other members' life, in the order of `view.members`.
     var health: [Health] = []
-    /// Processes proved dead; the newest few. One with a disk may come back, which ends the proof.
-    var exited: [Instance] = []
+    /// Who is proved dead. One with a disk may come back, which ends the proof.
+    var lives = Lives()
     /// This replica was dead itself, so the other of two electors may have decided alone meanwhile,
     /// by the proof of that. Its own proof of the other's end counts for nothing until the other has
     /// said in this life, on a link to it, that it is in this view, and what it has or knows to be
@@ -262,7 +264,7 @@ package struct Replica: Equatable, Sendable {
     /// Whether a learner is on its way in.
     package var isAdmitting: Bool { !learners.isEmpty }
 
-    package func isProvedDead(_ instance: Instance) -> Bool { exited.contains(instance) }
+    package func isProvedDead(_ instance: Instance) -> Bool { lives.haveEnded(instance) }
 
     /// Reads with a probe up to this one may be answered, once the log of their time is executed.
     package var confirmedProbe: UInt64 {
@@ -281,7 +283,8 @@ package struct Replica: Equatable, Sendable {
         case .linkDown(let instance): onLinkDown(instance, into: &outbox)
         case .heard(let instance): onHeard(instance)
         case .refused(let instance): onRefused(instance, into: &outbox)
-        case .exited(let instance): onExited(instance, into: &outbox)
+        case .met(let life): lives.met(life)
+        case .exited(let instance, let life): onExited(instance, life, into: &outbox)
         case .witnesses(let instances): onWitnesses(instances, into: &outbox)
         case .create(let op): onCreate(after: op, into: &outbox)
         case .join(let primary, let join): onJoinWanted(primary, join, into: &outbox)

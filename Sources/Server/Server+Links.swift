@@ -199,6 +199,7 @@ extension Server {
         log.detail("connected to replica \(hello.member.id) at \(hello.member.address)")
         watchProcess(hello.member, connection)
         for former in hello.former { endFormer(former, of: hello.member) }
+        step(.met(Life(hello.member)))
         step(.directUp(instance))
         updateLinks()
         guard connection.isOpen else { return }
@@ -215,7 +216,7 @@ extension Server {
                     + "begins anew")
         }
         if let link = links[former] { close(link) }
-        step(Paths.Event.exited(former))
+        step(Paths.Event.exited(former, nil))
     }
 
     /// Decides what a hello means for a replica that is in no view.
@@ -387,13 +388,13 @@ extension Server {
 /// answered over the link after the handle was opened: until then the number may be another's.
 struct PeerProcesses {
     final class Entry {
-        let instance: Instance
+        let life: Life
         let handle: ProcessHandle
         let nonce: UInt64
         var isConfirmed = false
 
-        init(instance: Instance, handle: consuming ProcessHandle, nonce: UInt64) {
-            self.instance = instance
+        init(_ member: Member, handle: consuming ProcessHandle, nonce: UInt64) {
+            life = Life(member)
             self.handle = handle
             self.nonce = nonce
         }
@@ -409,12 +410,12 @@ struct PeerProcesses {
 extension Server {
     private func watchProcess(_ member: Member, _ connection: Connection) {
         guard member.host == me.host, member.pid != me.pid,
-            !processes.entries.contains(where: { $0.instance == member.instance }),
+            !processes.entries.contains(where: { $0.life == Life(member) }),
             let handle = ProcessHandle(pid: Int32(clamping: member.pid))
         else { return }
         let nonce = Entropy.next() >> 2
         processes.entries.append(
-            PeerProcesses.Entry(instance: member.instance, handle: handle, nonce: nonce))
+            PeerProcesses.Entry(member, handle: handle, nonce: nonce))
         connection.write { RESP.command(["PEER", "ping", "\(nonce)"], into: &$0) }
         markDirty(connection)
     }
@@ -422,7 +423,7 @@ extension Server {
     private func confirmProcess(_ instance: Instance, nonce: UInt64) {
         guard
             let entry = processes.entries.first(where: {
-                $0.instance == instance && $0.nonce == nonce && !$0.isConfirmed
+                $0.life.instance == instance && $0.nonce == nonce && !$0.isConfirmed
             })
         else { return }
         do {
@@ -434,17 +435,22 @@ extension Server {
     }
 
     func dropUnconfirmed(_ instance: Instance) {
-        processes.entries.removeAll { $0.instance == instance && !$0.isConfirmed }
+        processes.entries.removeAll { $0.life.instance == instance && !$0.isConfirmed }
     }
 
     func onProcessExit(_ fd: CInt) {
         guard let entry = processes.entries.first(where: { $0.handle.fd.raw == fd }) else { return }
         poller.remove(fd)
         processes.entries.removeAll { $0 === entry }
-        let who =
-            peers[entry.instance].map { "\($0.member.id) at \($0.member.address)" }
-            ?? "\(entry.instance)"
+        let instance = entry.life.instance
+        let peer = peers[instance]
+        let who = peer.map { "\($0.member.id) at \($0.member.address)" } ?? "\(instance)"
         log.info("the process of replica \(who) has exited")
-        step(Paths.Event.exited(entry.instance))
+        if let peer, Life(peer.member) != entry.life {
+            // A newer one of the same instance is connected, or was.
+            step(Replica.Event.exited(instance, entry.life))
+        } else {
+            step(Paths.Event.exited(instance, entry.life))
+        }
     }
 }

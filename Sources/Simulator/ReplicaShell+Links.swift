@@ -43,6 +43,7 @@ extension Simulation {
         }
         let wasRelay = if case .relay = process.paths.route(to: instance) { true } else { false }
         if wasRelay { coverage.note(.backToDirect) }
+        step(process, .met(Life(theirs.member)))
         step(process, .directUp(instance))
         for former in theirs.formerly { onFormer(process, former) }
         guard connections[id].isOpen[side], isAnswer else { return }
@@ -57,7 +58,7 @@ extension Simulation {
         for other in replicas where other.me.instance == former {
             process.gone.append(other.number)
         }
-        step(process, Paths.Event.exited(former))
+        step(process, Paths.Event.exited(former, nil))
     }
 
     func onServiceHello(_ process: ReplicaProcess, _ theirs: Packet.Hello) {

@@ -259,9 +259,12 @@ package final class Simulation {
             process.gone.append(dead)
             let instance = replicas[dead].me.instance
             // A newer process of the same instance may be connected already.
-            guard !process.met.contains(where: { $0.instance == instance && $0.number > dead })
-            else { return }
-            step(process, Paths.Event.exited(instance))
+            let life = Life(replicas[dead].me)
+            if process.met.contains(where: { $0.instance == instance && $0.number > dead }) {
+                step(process, Replica.Event.exited(instance, life))
+            } else {
+                step(process, Paths.Event.exited(instance, life))
+            }
         case .synced(let number, let count):
             guard replicas[number].isUp, !keepBack(event, replicas[number]) else { return }
             onSynced(replicas[number], count)

@@ -74,7 +74,7 @@ private struct Desk {
         case .step(.linkDown(let other)): return "down \(other)"
         case .step(.heard(let other)): return "heard \(other)"
         case .step(.refused(let other)): return "refused \(other)"
-        case .step(.exited(let other)): return "exited \(other)"
+        case .step(.exited(let other, _)): return "exited \(other)"
         case .step(.message(let message, let from)):
             let fields = message.fields.map { String(decoding: $0, as: UTF8.self) }
             return "from \(from): \(fields.joined(separator: " "))"
@@ -363,7 +363,7 @@ private let hello = RelayFrame.Body.data(
         var backup = Desk.backup(ann)
         backup.tell(.directDown(one))
         _ = backup.got(3, .accept)
-        #expect(backup.told(.exited(one)) == ["down 1", "exited 1"])
+        #expect(backup.told(.exited(one, nil)) == ["down 1", "exited 1"])
         #expect(backup.got(3, hello) == ["via a: close 3"])
         #expect(backup.wait(200) == [])
     }
@@ -371,7 +371,7 @@ private let hello = RelayFrame.Body.data(
     /// A dead process named in a later view: what a client still brings of it is no new life.
     @Test func theDeadDoNotComeBackThroughAClient() {
         var primary = Desk.primary(ann)
-        #expect(primary.told(.exited(two)) == ["down 2", "exited 2"])
+        #expect(primary.told(.exited(two, nil)) == ["down 2", "exited 2"])
         #expect(primary.told(.members([two], keepsLinksTo: [])) == [])
         #expect(primary.got(3, .open) == ["via a: close 3"])
         #expect(primary.told(.refused(two)) == ["refused 2"])

@@ -74,7 +74,9 @@ struct World {
                 disks[index].records.removeLast(Int(numbers[1]))
             }
         case "restart": restart(numbers[0])
-        case "exited": step(numbers[0], .exited(Instance(numbers[1])))
+        case "exited":
+            let ended = replicas.first { $0.me.instance == Instance(numbers[1]) }
+            step(numbers[0], .exited(Instance(numbers[1]), ended.map { Life($0.me) }))
         case "heard": step(numbers[0], .heard(Instance(numbers[1])))
         case "tick":
             for _ in 0..<(Int(words[2]) ?? 0) { tick(words[1]) }

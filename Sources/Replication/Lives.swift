@@ -1,0 +1,73 @@
+package import Wire
+
+/// One process of an instance. One that is kept on a disk has several, one after the other.
+package struct Life: Equatable, Sendable {
+    package let instance: Instance
+    let host: UInt64
+    let pid: UInt64
+
+    package init(_ member: Member) {
+        instance = member.instance
+        host = member.host
+        pid = member.pid
+    }
+}
+
+/// Which process of an instance is its newest, and which instances are proved to have none that runs.
+///
+/// The proof of a process's end is worth something only if that is the newest: a newer one may have
+/// taken part in what the older did not. Its own words come in a connection, or in a view that it has
+/// proposed or been let into, which may be known before there is any connection.
+struct Lives: Equatable, Sendable {
+    /// Of each instance the newest that is known of.
+    private var newest: [Life] = []
+    /// Processes proved dead.
+    private var ended: [Life] = []
+    /// Instances without a process that runs, for all that is known.
+    private(set) var exited: [Instance] = []
+
+    private static let countMax = 16
+
+    func haveEnded(_ instance: Instance) -> Bool { exited.contains(instance) }
+
+    /// A path to it stands.
+    mutating func connected(_ instance: Instance) { exited.removeAll { $0 == instance } }
+
+    /// This process is there.
+    mutating func met(_ life: Life) {
+        newest.removeAll { $0.instance == life.instance }
+        Self.append(life, to: &newest)
+    }
+
+    /// `life`: nil if no process of the instance can run any more, else which has ended. Whether that
+    /// proves something new.
+    mutating func end(_ instance: Instance, _ life: Life?) -> Bool {
+        if let life {
+            if !ended.contains(life) { Self.append(life, to: &ended) }
+            if let known = newest.first(where: { $0.instance == instance }), !ended.contains(known)
+            {
+                return false
+            }
+        } else {
+            newest.removeAll { $0.instance == instance }
+        }
+        guard !exited.contains(instance) else { return false }
+        Self.append(instance, to: &exited)
+        return true
+    }
+
+    /// A view names another process than the one before did: the one that it names has acted since.
+    mutating func learn(_ members: [Member], before: View?) {
+        for member in members {
+            let life = Life(member)
+            guard let known = before?.member(member.instance), Life(known) != life else { continue }
+            met(life)
+            if !ended.contains(life) { exited.removeAll { $0 == member.instance } }
+        }
+    }
+
+    private static func append<Item>(_ item: Item, to list: inout [Item]) {
+        list.append(item)
+        if list.count > countMax { list.removeFirst() }
+    }
+}
