@@ -23,6 +23,8 @@ struct Lives: Equatable, Sendable {
     private var newest: [Life] = []
     /// Processes proved dead.
     private var ended: [Life] = []
+    /// Instances of which no process can run any more.
+    private var over: [Instance] = []
     /// Instances without a process that runs, for all that is known.
     private(set) var exited: [Instance] = []
 
@@ -44,12 +46,10 @@ struct Lives: Equatable, Sendable {
     mutating func end(_ instance: Instance, _ life: Life?) -> Bool {
         if let life {
             if !ended.contains(life) { Self.append(life, to: &ended) }
-            if let known = newest.first(where: { $0.instance == instance }), !ended.contains(known)
-            {
-                return false
-            }
-        } else {
-            newest.removeAll { $0.instance == instance }
+            let known = newest.first { $0.instance == instance }
+            if let known, !ended.contains(known), !over.contains(instance) { return false }
+        } else if !over.contains(instance) {
+            Self.append(instance, to: &over)
         }
         guard !exited.contains(instance) else { return false }
         Self.append(instance, to: &exited)
@@ -62,7 +62,9 @@ struct Lives: Equatable, Sendable {
             let life = Life(member)
             guard let known = before?.member(member.instance), Life(known) != life else { continue }
             met(life)
-            if !ended.contains(life) { exited.removeAll { $0 == member.instance } }
+            if !ended.contains(life), !over.contains(life.instance) {
+                exited.removeAll { $0 == member.instance }
+            }
         }
     }
 

@@ -1,0 +1,86 @@
+import Testing
+import Wire
+
+@testable import Replication
+
+/// Which proof of a process's end counts.
+@Suite struct LivesTests {
+    private static let instance = Instance(1)
+
+    private static func member(_ pid: UInt64) -> Member {
+        Member(
+            id: ReplicaID(id: 1), instance: instance, address: Address(host: "h", port: 1), host: 5,
+            pid: pid)
+    }
+
+    private static func view(_ number: UInt64, pid: UInt64) -> View {
+        View(
+            number: ViewNumber(number), primary: member(pid), backups: [], electorate: [instance],
+            base: OpNumber(0))
+    }
+
+    private static func life(_ pid: UInt64) -> Life { Life(member(pid)) }
+
+    private var lives = Lives()
+
+    private var isDead: Bool { lives.haveEnded(Self.instance) }
+
+    @Test mutating func theEndOfTheNewest() {
+        lives.met(Self.life(7))
+        #expect(lives.end(Self.instance, Self.life(7)))
+        #expect(isDead)
+        #expect(!lives.end(Self.instance, Self.life(7)), "nothing new")
+        lives.connected(Self.instance)
+        #expect(!isDead)
+    }
+
+    @Test mutating func theEndOfAnOlderOne() {
+        lives.met(Self.life(7))
+        lives.met(Self.life(8))
+        #expect(!lives.end(Self.instance, Self.life(7)))
+        #expect(!isDead)
+        #expect(lives.end(Self.instance, Self.life(8)))
+        #expect(isDead)
+    }
+
+    /// A view that names another process than the one before was chosen with that one's help.
+    @Test mutating func aViewNamesANewerOne() {
+        lives.met(Self.life(7))
+        #expect(lives.end(Self.instance, Self.life(7)))
+        lives.learn(Self.view(4, pid: 7).members, before: Self.view(3, pid: 7))
+        #expect(isDead)
+        lives.learn(Self.view(5, pid: 8).members, before: Self.view(4, pid: 7))
+        #expect(!isDead)
+        #expect(!lives.end(Self.instance, Self.life(7)), "the proof comes once more")
+        #expect(lives.end(Self.instance, Self.life(8)))
+        #expect(isDead)
+    }
+
+    /// Of the newer one, too, the end has been proved before the view was heard of.
+    @Test mutating func bothHaveEnded() {
+        lives.met(Self.life(7))
+        #expect(lives.end(Self.instance, Self.life(7)))
+        lives.met(Self.life(8))
+        lives.connected(Self.instance)
+        #expect(lives.end(Self.instance, Self.life(8)))
+        lives.learn(Self.view(5, pid: 8).members, before: Self.view(4, pid: 7))
+        #expect(isDead)
+    }
+
+    /// The instance has lost its disk: whatever process a view names, it runs no more.
+    @Test mutating func theInstanceIsOver() {
+        lives.met(Self.life(7))
+        #expect(lives.end(Self.instance, nil))
+        lives.learn(Self.view(5, pid: 8).members, before: Self.view(4, pid: 7))
+        #expect(isDead)
+    }
+
+    /// A process whose name a view of old gives is older than one that is connected.
+    @Test mutating func anOldViewIsNoNews() {
+        lives.learn(Self.view(3, pid: 6).members, before: nil)
+        lives.met(Self.life(7))
+        #expect(lives.end(Self.instance, Self.life(7)))
+        lives.learn(Self.view(4, pid: 6).members, before: Self.view(3, pid: 6))
+        #expect(isDead)
+    }
+}
