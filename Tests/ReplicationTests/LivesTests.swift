@@ -23,13 +23,20 @@ import Wire
 
     private var lives = Lives()
 
+    private mutating func expectEnd(
+        _ life: Life?, isNews: Bool, at place: SourceLocation = #_sourceLocation
+    ) {
+        let found = lives.end(Self.instance, life)
+        #expect(found == isNews, sourceLocation: place)
+    }
+
     private var isDead: Bool { lives.haveEnded(Self.instance) }
 
     @Test mutating func theEndOfTheNewest() {
         lives.met(Self.life(7))
-        #expect(lives.end(Self.instance, Self.life(7)))
+        expectEnd(Self.life(7), isNews: true)
         #expect(isDead)
-        #expect(!lives.end(Self.instance, Self.life(7)), "nothing new")
+        expectEnd(Self.life(7), isNews: false)
         lives.connected(Self.instance)
         #expect(!isDead)
     }
@@ -37,32 +44,32 @@ import Wire
     @Test mutating func theEndOfAnOlderOne() {
         lives.met(Self.life(7))
         lives.met(Self.life(8))
-        #expect(!lives.end(Self.instance, Self.life(7)))
+        expectEnd(Self.life(7), isNews: false)
         #expect(!isDead)
-        #expect(lives.end(Self.instance, Self.life(8)))
+        expectEnd(Self.life(8), isNews: true)
         #expect(isDead)
     }
 
     /// A view that names another process than the one before was chosen with that one's help.
     @Test mutating func aViewNamesANewerOne() {
         lives.met(Self.life(7))
-        #expect(lives.end(Self.instance, Self.life(7)))
+        expectEnd(Self.life(7), isNews: true)
         lives.learn(Self.view(4, pid: 7).members, before: Self.view(3, pid: 7))
         #expect(isDead)
         lives.learn(Self.view(5, pid: 8).members, before: Self.view(4, pid: 7))
         #expect(!isDead)
-        #expect(!lives.end(Self.instance, Self.life(7)), "the proof comes once more")
-        #expect(lives.end(Self.instance, Self.life(8)))
+        expectEnd(Self.life(7), isNews: false)
+        expectEnd(Self.life(8), isNews: true)
         #expect(isDead)
     }
 
     /// Of the newer one, too, the end has been proved before the view was heard of.
     @Test mutating func bothHaveEnded() {
         lives.met(Self.life(7))
-        #expect(lives.end(Self.instance, Self.life(7)))
+        expectEnd(Self.life(7), isNews: true)
         lives.met(Self.life(8))
         lives.connected(Self.instance)
-        #expect(lives.end(Self.instance, Self.life(8)))
+        expectEnd(Self.life(8), isNews: true)
         lives.learn(Self.view(5, pid: 8).members, before: Self.view(4, pid: 7))
         #expect(isDead)
     }
@@ -70,7 +77,7 @@ import Wire
     /// The instance has lost its disk: whatever process a view names, it runs no more.
     @Test mutating func theInstanceIsOver() {
         lives.met(Self.life(7))
-        #expect(lives.end(Self.instance, nil))
+        expectEnd(nil, isNews: true)
         lives.learn(Self.view(5, pid: 8).members, before: Self.view(4, pid: 7))
         #expect(isDead)
     }
@@ -79,7 +86,7 @@ import Wire
     @Test mutating func anOldViewIsNoNews() {
         lives.learn(Self.view(3, pid: 6).members, before: nil)
         lives.met(Self.life(7))
-        #expect(lives.end(Self.instance, Self.life(7)))
+        expectEnd(Self.life(7), isNews: true)
         lives.learn(Self.view(4, pid: 6).members, before: Self.view(3, pid: 6))
         #expect(isDead)
     }
