@@ -272,6 +272,8 @@ extension Replica {
 
     private mutating func endCampaign() {
         campaign = nil
+        // It may have been for the electorate, which has not changed.
+        isElectorateChecked = false
         ticksToNextCampaign = timing.retryTicks / 2 + random(below: timing.retryTicks)
     }
 
