@@ -63,7 +63,9 @@ extension Replica {
     /// helps to choose the next view, without it; then it joins as anybody does, and fetches what it
     /// lacks. (Votes in choosing a view are not noticed to be lost, only ops.)
     mutating func noteCommitted(_ committed: OpNumber, into outbox: inout Outbox) {
-        guard isMember, committed > op, committed > (missing ?? op), breakage != .lostEndUnnoticed
+        guard isMember else { return }
+        heardCommitted = max(heardCommitted, committed)
+        guard committed > op, committed > (missing ?? op), breakage != .lostEndUnnoticed
         else { return }
         missing = committed
         status = .choosing

@@ -30,7 +30,7 @@ extension Replica {
         let electorate = electorate(primary: primary, backups: others)
         return View(
             number: view.number.next, primary: primary, backups: others, electorate: electorate,
-            base: commitMax)
+            base: max(commitMax, heardCommitted))
     }
 
     /// The members and so many witnesses that the number is odd; without any, two replicas of one
@@ -135,6 +135,7 @@ extension Replica {
         acceptor.breakage = breakage
         counterSeen = 0
         mustFinish = false
+        heardCommitted = news.base
         isUncompared = false
         campaign = nil
         forgetElection()

@@ -153,6 +153,9 @@ package struct Replica: Equatable, Sendable {
     /// Through this op was committed in this replica's view, behind the end of its log: its disk has
     /// lost what it had. It takes no part in the view any more but as an elector.
     package internal(set) var missing: OpNumber?
+    /// What others have said to be committed in this view, or before it. After a restart it may be more
+    /// than `commitMax`. Its next view says so.
+    var heardCommitted = OpNumber(0)
     /// This primary was dead, and not all its backups have attached since. Only then does it know
     /// that its disk has all that it had, and takes requests. They could not be committed before.
     var isUncompared = false
