@@ -14,6 +14,8 @@ package struct Recovered: Equatable, Sendable {
     /// As an elector of the view after `view`.
     package private(set) var promised: Attempt?
     package private(set) var accepted: Accepted?
+    /// The first of the views up to `view` that followed each other with the same primary.
+    package private(set) var reign = ViewNumber(0)
     /// Whether it has proposed the view after `view`.
     package private(set) var hasProposed = false
 
@@ -54,6 +56,8 @@ package struct Recovered: Equatable, Sendable {
             (op, opView, log) = (restored, nil, [])
         case .view(let news):
             guard news.number > (view?.number ?? ViewNumber(0)) else { return }
+            let isSame = view?.primary.instance == news.primary.instance
+            if !isSame || news.number != view?.number.next { reign = news.number }
             view = news
             (promised, accepted, hasProposed) = (nil, nil, false)
         case .promised(let number, let attempt):

@@ -130,7 +130,7 @@ extension Replica {
         for case .granted(let accepted?) in campaign.answers where accepted.view == choice {
             for member in choice.members {
                 let news = Message.grant(
-                    number: choice.number, attempt: accepted.attempt, committed: commitMax,
+                    number: choice.number, attempt: accepted.attempt, committed: knownCommitted,
                     accepted: accepted)
                 outbox.sendAfterSync.append(Envelope(to: member.instance, news))
             }
@@ -356,7 +356,8 @@ extension Replica {
             mustFinish = true
         }
         let grant = Message.grant(
-            number: number, attempt: attempt, committed: commitMax, accepted: acceptor.accepted)
+            number: number, attempt: attempt, committed: knownCommitted,
+            accepted: acceptor.accepted)
         outbox.sendAfterSync.append(Envelope(to: from, grant))
     }
 

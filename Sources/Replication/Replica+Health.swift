@@ -146,7 +146,9 @@ extension Replica {
 
     /// Primary: replaces witnesses that have gone and takes more when there are more.
     mutating func mendElectorate(into outbox: inout Outbox) {
-        guard status == .normal, isPrimary, drain == nil, campaign == nil, ticksToNextCampaign == 0,
+        // A backup that has not said yet which clients it has seems to have none.
+        guard status == .normal, isPrimary, !isUncompared, drain == nil, campaign == nil,
+            ticksToNextCampaign == 0,
             let view, !view.backups.isEmpty
         else { return }
         let hasLost = absences.contains { $0.ticks >= timing.absenceTicksMax }

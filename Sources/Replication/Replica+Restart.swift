@@ -32,8 +32,8 @@ extension Replica {
         isProofVoid = true
         guard let view, view.contains(me.instance) else { return }
         status = recovered.hasProposed ? .choosing : .normal
-        // Entries of this view are its primary's, and so is what stands before them.
-        if log.last?.view == view.number { matched = op }
+        // Its primary's own entries are in the primary's log, and so is what stands before them.
+        if let last = log.last, last.view >= recovered.reign { matched = op }
         health = view.members.filter { $0.instance != me.instance }.map {
             Health(instance: $0.instance)
         }
@@ -72,7 +72,8 @@ extension Replica {
         (campaign, drain, bid) = (nil, nil, nil)
         let text =
             "this replica's journal ends with op \(op), and through op \(committed) was committed: its "
-            + "disk has lost the end. It waits for another that has it"
+            + "disk has lost the end. It waits for another that has it; if there is none, pollctl promote "
+            + "--force on the one that has most goes on with that"
         outbox.effects.append(.stalled(reason: text))
         leaveAsShort(into: &outbox)
     }

@@ -30,7 +30,7 @@ extension Replica {
         let electorate = electorate(primary: primary, backups: others)
         return View(
             number: view.number.next, primary: primary, backups: others, electorate: electorate,
-            base: max(commitMax, heardCommitted))
+            base: knownCommitted)
     }
 
     /// The members and so many witnesses that the number is odd; without any, two replicas of one
@@ -108,7 +108,7 @@ extension Replica {
                 outbox.effects.append(.removed(news))
                 return
             }
-            stepDown(into: &outbox)
+            stepDown(isNext: isNext, into: &outbox)
             outbox.effects.append(.removed(news))
         } else if status == .learning, fetch?.primary != news.primary.instance {
             failJoin("replica \(news.primary.id) leads now", into: &outbox)
@@ -141,8 +141,14 @@ extension Replica {
         forgetElection()
     }
 
-    /// This replica is out: what it could not commit was never answered, and goes.
-    private mutating func stepDown(into outbox: inout Outbox) {
+    /// This replica is out: what it could not commit was never answered, and goes. `isNext`: of the view
+    /// after the one that it was in. What was committed before that was chosen is on it, and may be
+    /// on no other disk any more.
+    private mutating func stepDown(isNext: Bool, into outbox: inout Outbox) {
+        if isNext, missing == nil, let view {
+            commitMax = max(commitMax, min(op, view.base))
+            executeCommitted(through: commitMax, into: &outbox)
+        }
         status = .idle
         missing = nil
         log = []
@@ -260,7 +266,7 @@ extension Replica {
     /// went on without it, and is all that is left.
     package var mayBePromoted: Bool {
         guard let view, hasState, status != .learning else { return false }
-        return !isPrimary || !view.backups.isEmpty
+        return !isPrimary || !view.backups.isEmpty || missing != nil
     }
 
     mutating func onPromoteByForce(into outbox: inout Outbox) {

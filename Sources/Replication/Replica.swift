@@ -264,6 +264,9 @@ package struct Replica: Equatable, Sendable {
     /// being chosen: requests are worth keeping for the moment.
     package var isChanging: Bool { isPrimary && !acceptsRequests }
 
+    /// Through this op is committed, here or as others have said.
+    var knownCommitted: OpNumber { max(commitMax, heardCommitted) }
+
     /// Whether a learner is on its way in.
     package var isAdmitting: Bool { !learners.isEmpty }
 
@@ -334,7 +337,11 @@ package struct Replica: Equatable, Sendable {
         case .electionOK(let view): onElectionOK(view, from: from)
         case .leave(let instance): onLeave(instance, from: from, into: &outbox)
         case .stop: outbox.effects.append(.stop)
-        case .beat, .relay: break
+        case .beat(let number, let committed):
+            if number == view?.number, view?.electorate.contains(from) == true {
+                noteCommitted(committed, into: &outbox)
+            }
+        case .relay: break
         }
         noteVoucher(message, from: from)
     }

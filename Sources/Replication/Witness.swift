@@ -110,6 +110,11 @@ package struct Witness: Equatable, Sendable {
             guard let view, view.number == number, view.primary.instance == from else { return }
             ticksSinceBeat = 0
             self.committed = max(self.committed, committed)
+            if committed < self.committed {
+                // It has been dead, and may have lost what it had.
+                let beat = Message.beat(view: number, committed: self.committed)
+                outbox.send.append(Envelope(to: from, beat))
+            }
         case .seek(let number, let attempt, let isViewOver):
             guard isAsked(number, by: from, into: &outbox), let view else { return }
             let isPrimary = from == view.primary.instance

@@ -216,7 +216,7 @@ extension Server {
         do {
             let message = try Message(fields: fields)
             switch message {
-            case .grant, .outbid, .accepted, .view, .leave:
+            case .grant, .outbid, .accepted, .view, .leave, .beat:
                 replyOK(connection)
                 if case .leave(let instance) = message, instance == witness {
                     // It still has a say until a view without it is known.
@@ -228,8 +228,7 @@ extension Server {
                 replyOK(connection)
                 step(.frame(frame, via: witness))
             case .prepare, .commit, .confirm, .prepareOK, .confirmOK, .attach, .witnesses, .seek,
-                .propose, .join, .state, .learnOK, .joinRefused, .election, .electionOK, .stop,
-                .beat:
+                .propose, .join, .state, .learnOK, .joinRefused, .election, .electionOK, .stop:
                 replyError(connection, "ERR not a message of a witness")
             }
         } catch {

@@ -149,7 +149,13 @@ extension Server {
     }
 
     /// Whether it waits for electors and cannot go on meanwhile.
-    var isStalled: Bool { replica.isMember && stalledIn == replica.view?.number }
+    var isStalled: Bool {
+        guard replica.isMember, let view = replica.view, stalledIn == view.number,
+            !replica.acceptsRequests
+        else { return false }
+        return isPrimary || replica.status == .choosing
+            || replica.hasFailed(view.primary.instance)
+    }
 
     private func onEntered(_ view: View) {
         driver.viewEntered = view.number

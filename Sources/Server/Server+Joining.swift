@@ -50,12 +50,14 @@ struct Joining {
         nextDial = now
     }
 
-    func note(_ status: Replica.Status) -> String {
-        switch status {
+    func note(_ replica: Replica) -> String {
+        switch replica.status {
         case .idle: isDeciding ? "finding out whether a service is running" : lastReason
         case .learning: "fetching the state"
         case .normal: ""
-        case .choosing: "choosing the next view"
+        case .choosing:
+            replica.missing == nil
+                ? "choosing the next view" : "another that has what this one's disk has lost"
         }
     }
 }

@@ -189,7 +189,7 @@ extension Server {
         let whole = settings.election == .bully ? "group" : "pair"
         let state = view == nil ? "none" : view?.backups.isEmpty == true ? "solo" : whole
         lines.append(("state", state))
-        lines.append(("stalled", isStalled && !replica.acceptsRequests ? "1" : "0"))
+        lines.append(("stalled", isStalled ? "1" : "0"))
         let members = view?.members.map { "\($0.id.id)@\($0.address)" } ?? []
         lines.append(("members", members.joined(separator: ",")))
         var clients = 0
@@ -217,7 +217,7 @@ extension Server {
         lines.append(("misses", "\(settings.misses)"))
         lines.append(("restart", restart.statusWord))
         lines += loopLines + diskLines
-        lines.append(("note", joining.note(replica.status)))
+        lines.append(("note", joining.note(replica)))
         return lines.map { "\($0.0):\($0.1)\r\n" }.joined()
     }
 }

@@ -146,7 +146,7 @@ extension Simulation {
         return view.electorate.contains { other in
             replicas.contains {
                 $0.me.instance == other && other != lost && $0.isUp && !$0.replica.isProofVoid
-                    && (mix.isOneHost && $0.knows(lost) || $0.formers.contains(lost))
+                    && (mix.isOneHost && $0.watches(lost) || $0.formers.contains(lost))
             }
         }
     }

@@ -171,7 +171,7 @@ extension Simulation {
         }
         guard !withMachine else { return }
         for other in replicas
-        where other.isUp && other.host == process.host && other.knows(process) {
+        where other.isUp && other.host == process.host && other.watches(process) {
             queue.push(
                 .exited(of: process.number, to: other.number), at: now + random.int(50...3_000))
         }

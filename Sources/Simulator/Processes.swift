@@ -174,11 +174,16 @@ final class ReplicaProcess {
     }
 
     /// Replicas that have been connected, so that their processes are watched from then on.
-    var met: [(instance: Instance, number: Int)] = []
+    /// `isWatched`: it was alive to say so.
+    var met: [(instance: Instance, number: Int, isWatched: Bool)] = []
 
-    func knows(_ process: ReplicaProcess) -> Bool { met.contains { $0.number == process.number } }
+    func watches(_ process: ReplicaProcess) -> Bool {
+        met.contains { $0.number == process.number && $0.isWatched }
+    }
 
-    func knows(_ instance: Instance) -> Bool { met.contains { $0.instance == instance } }
+    func watches(_ instance: Instance) -> Bool {
+        met.last { $0.instance == instance }?.isWatched ?? false
+    }
 
     func link(_ instance: Instance) -> Int? {
         links.first { $0.instance == instance }?.connection

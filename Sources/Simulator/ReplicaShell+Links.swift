@@ -39,7 +39,7 @@ extension Simulation {
         }
         process.links.append((instance, id))
         if !process.met.contains(where: { $0.number == number }) {
-            process.met.append((instance, number))
+            process.met.append((instance, number, replicas[number].isUp))
         }
         let wasRelay = if case .relay = process.paths.route(to: instance) { true } else { false }
         if wasRelay { coverage.note(.backToDirect) }

@@ -66,5 +66,21 @@ extension Disks {
             try pair.start(1 - victim, "backup")
             try pair.checkBoth()
         }
+
+        /// The power goes for both, and one comes back, with all that it had. With the clients that were
+        /// there before it goes on alone.
+        @Test(arguments: [true, false]) func oneComesBack(wasPrimary: Bool) throws {
+            let pair = try DiskPair()
+            defer { pair.end() }
+            try pair.begin()
+            _ = try pair.cluster.waitForPair(witnesses: 3)
+            try pair.ledger.waitForMore()
+            let leader = try pair.leader()
+            try pair.kill([0, 1])
+            try pair.start(wasPrimary ? leader : 1 - leader, "backup")
+            try pair.check()
+            try pair.start(wasPrimary ? 1 - leader : leader, "primary")
+            try pair.checkBoth()
+        }
     }
 }
