@@ -19,7 +19,7 @@ private final class StrictPrimary: Sendable {
 
     // On another host, so that nobody looks for its process.
     private static let member = "0.1.aaaa.1.1@127.0.0.1:1"
-    private static let view = "1 \(member) - aaaa"
+    private static let view = "1 \(member) - aaaa 0"
 
     init(_ refusal: JoinRefusal) { self.refusal = refusal }
 
