@@ -213,7 +213,7 @@ extension Replica {
     ) {
         guard let index = backupIndex(number, from), let view else { return }
         // What a backup has of this view's log is this primary's, or was.
-        noteCommitted(matched, into: &outbox)
+        noteHad(matched, into: &outbox)
         guard matched <= op else { return }
         // Everything committed is on all members, also where the backup does not know it yet.
         let sure = max(matched, commitMax)

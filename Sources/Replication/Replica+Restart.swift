@@ -65,15 +65,21 @@ extension Replica {
     mutating func noteCommitted(_ committed: OpNumber, into outbox: inout Outbox) {
         guard isMember else { return }
         heardCommitted = max(heardCommitted, committed)
-        guard committed > op, committed > (missing ?? op), breakage != .lostEndUnnoticed
-        else { return }
-        missing = committed
+        noteHad(committed, into: &outbox)
+    }
+
+    /// Hears that this replica's log once reached `last`, which need not be committed.
+    mutating func noteHad(_ last: OpNumber, into outbox: inout Outbox) {
+        guard isMember, last > op, last > (missing ?? op), breakage != .lostEndUnnoticed else {
+            return
+        }
+        missing = last
         status = .choosing
         (campaign, drain, bid) = (nil, nil, nil)
         let text =
-            "this replica's journal ends with op \(op), and through op \(committed) was committed: its "
-            + "disk has lost the end. It waits for another that has it; if there is none, pollctl promote "
-            + "--force on the one that has most goes on with that"
+            "this replica's journal ends with op \(op), and it has had op \(last): its disk has lost the "
+            + "end. It waits for another that has it; if there is none, pollctl promote --force on the "
+            + "one that has most goes on with that"
         outbox.effects.append(.stalled(reason: text))
         leaveAsShort(into: &outbox)
     }
@@ -82,9 +88,10 @@ extension Replica {
     /// what it lacks.
     mutating func checkBase(into outbox: inout Outbox) {
         guard let view else { return }
-        let known = max(view.base, missing ?? view.base)
+        let had = missing
         missing = nil
-        noteCommitted(known, into: &outbox)
+        noteCommitted(view.base, into: &outbox)
+        if let had { noteHad(had, into: &outbox) }
     }
 
     /// Tells the other members to go on without this one, which has lost what it had.

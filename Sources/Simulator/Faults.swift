@@ -387,9 +387,6 @@ extension Simulation {
                 return "the path to \(member.id) is \(route, default: "none")"
             }
         }
-        guard view.electorate.count == electorsWanted(view) else {
-            return "the electorate of '\(view.text)' should be \(electorsWanted(view))"
-        }
         if let vote = history.model.votes.firstIndex(where: \.isOpen) {
             return "vote \(vote + 1) is open"
         }
@@ -406,18 +403,6 @@ extension Simulation {
             }
         }
         return nil
-    }
-
-    /// The members, and of the voters up to three, so that the number is odd.
-    private func electorsWanted(_ view: View) -> Int {
-        let witnesses = voters.prefix(mix.voters).count {
-            clients[$0].isUp && clients[$0].leavesAt == nil
-        }
-        var wanted = min(3, witnesses)
-        if (view.members.count + wanted) % 2 == 0 { wanted -= 1 }
-        guard wanted <= 0 else { return view.members.count + wanted }
-        let isSplit = view.members.count == 2 && view.members[0].host != view.members[1].host
-        return isSplit ? 1 : view.members.count
     }
 
     private func isKept(_ request: Packet.Request) -> Bool {
