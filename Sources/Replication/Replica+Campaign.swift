@@ -17,6 +17,8 @@ struct Campaign: Equatable, Sendable {
     var phase: Phase
     /// While proposing.
     var proposal: View?
+    /// Whether another attempt may have decided on the proposal before.
+    var isReported = false
     /// Parallel to the electorate.
     var answers: [Answer]
     var ticks = 0
@@ -113,7 +115,8 @@ extension Replica {
             answer != .none || !isReachable(elector)
         }
         guard isComplete || campaign.ticks >= timing.gatherTicks else { return }
-        guard let choice = choice(view, campaign) else { return }
+        let reported = reported(view, campaign)
+        guard let choice = reported ?? nextView() else { return }
         // A view without this replica is for others to finish, who may not have heard of it.
         guard choice.contains(me.instance) else {
             passOn(choice, campaign, into: &outbox)
@@ -122,6 +125,7 @@ extension Replica {
             ticksToNextCampaign += 4 * timing.retryTicks
             return
         }
+        self.campaign?.isReported = reported != nil
         propose(choice, into: &outbox)
     }
 
@@ -138,15 +142,15 @@ extension Replica {
         }
     }
 
-    /// What phase 1 leaves to propose: the reported view with the highest attempt, unless so many
+    /// What phase 1 leaves to propose: the reported view with the highest attempt; nil where so many
     /// have answered otherwise that it cannot have a majority.
-    private func choice(_ view: View, _ campaign: Campaign) -> View? {
+    private func reported(_ view: View, _ campaign: Campaign) -> View? {
         var highest: Accepted?
         for case .granted(let accepted?) in campaign.answers
         where highest.map({ accepted.attempt > $0.attempt }) ?? true {
             highest = accepted
         }
-        guard let highest, breakage != .reportedIgnored else { return nextView() }
+        guard let highest, breakage != .reportedIgnored else { return nil }
         let couldAccept = campaign.answers.map { answer in
             switch answer {
             case .none: true
@@ -158,7 +162,7 @@ extension Replica {
         let isPossible =
             possible >= view.majority
             || highest.attempt.counter > 0 && haveAllMembers(couldAccept, of: view)
-        return isPossible ? highest.view : nextView()
+        return isPossible ? highest.view : nil
     }
 
     private mutating func propose(_ next: View, into outbox: inout Outbox) {
@@ -202,8 +206,9 @@ extension Replica {
         guard let view, let campaign, let proposal = campaign.proposal else { return }
         let answers = campaign.answers.map { $0 == .accepted }
         guard isQuorum(answers, of: view, proposed: campaign.attempt) else { return }
-        // It was alive all the time since this view began: nobody has decided alone on a next one.
-        isProofVoid = false
+        // It was alive all the time since the next view began, unless that had been decided before: so
+        // nobody has decided alone on one after it.
+        if !campaign.isReported { isProofVoid = false }
         announce(proposal, into: &outbox)
         enter(proposal, into: &outbox)
     }

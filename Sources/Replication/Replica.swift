@@ -270,6 +270,9 @@ package struct Replica: Equatable, Sendable {
     /// Whether a learner is on its way in.
     package var isAdmitting: Bool { !learners.isEmpty }
 
+    /// As an elector of the view after `view`.
+    package var accepted: Accepted? { acceptor.accepted }
+
     package func isProvedDead(_ instance: Instance) -> Bool { lives.haveEnded(instance) }
 
     /// Reads with a probe up to this one may be answered, once the log of their time is executed.

@@ -425,12 +425,18 @@ extension Simulation {
         guard isKnown else { return true }
         let electing = view.electorate.filter { comesBack($0) }
         if view.members.allSatisfy({ electing.contains($0.instance) }) { return false }
+        // Also what was written down and never said, as the process ended in between.
+        let accepts =
+            history.accepts
+            + replicas.filter(\.isUp).compactMap { process in
+                process.replica.accepted.map { (process.me.instance, $0.view) }
+            }
         let dead = view.electorate.count - electing.count
         let lost = view.electorate.first { !comesBack($0) }
         if let lost, canProve(lost, in: view) {
             // Proof of the other's end suffices, unless this one has helped it to go on alone.
             return alive.allSatisfy { member in
-                history.accepts.contains {
+                accepts.contains {
                     $0.elector == member.instance && !$0.view.contains(member.instance)
                 }
             }
@@ -438,9 +444,9 @@ extension Simulation {
         if view.electorate.count - dead < view.majority { return true }
         // A view without the members that are left may have been accepted by those who are gone.
         return alive.allSatisfy { member in
-            history.accepts.contains { accept in
+            accepts.contains { accept in
                 guard !accept.view.contains(member.instance) else { return false }
-                let same = history.accepts.filter { $0.view == accept.view && isAlive($0.elector) }
+                let same = accepts.filter { $0.view == accept.view && isAlive($0.elector) }
                 return same.count + dead >= view.majority
             }
         }

@@ -86,6 +86,17 @@ extension Store {
         return (identity, survey)
     }
 
+    /// A process may have ended just when it had put the last file aside: the folder is blank, and
+    /// might not be after a loss of power, when another replica has long begun in it.
+    static func settle(_ folder: String, _ disk: any Disk, _ names: [String]) throws(StoreError) {
+        let numbers = names.compactMap { Survey.number($0, "aside-") }
+        guard let last = numbers.max() else { return }
+        try system { () throws(SystemError) in
+            try disk.syncFolder("\(folder)/aside-\(last)")
+            try disk.syncFolder(folder)
+        }
+    }
+
     /// Whose the records are that were put aside.
     static func former(_ folder: String, _ disk: any Disk, _ names: [String]) -> [Instance] {
         let numbers = names.compactMap { Survey.number($0, "aside-") }.sorted()

@@ -139,6 +139,7 @@ package struct Store: ~Copyable {
         }
         do throws(StoreError) {
             (identity, survey) = try Self.look(folder, disk, opened.names, service, id)
+            if identity == nil { try Self.settle(folder, disk, opened.names) }
             former = Self.former(folder, disk, opened.names)
         } catch {
             disk.close(lock)
