@@ -86,7 +86,7 @@ package struct Inspection: Sendable {
             case .entry(let entry):
                 report.entries += 1
                 op = entry.last.next
-            case .truncated(let after), .restored(let after): op = after.next
+            case .truncated(let after), .restored(let after, _): op = after.next
             case .view, .promised, .accepted, .proposed: break
             }
             visit(report.name, reader.lastOffset, reader.offset - reader.lastOffset, record)

@@ -2,9 +2,10 @@ package import Wire
 
 /// The content of a record as bytes. Numbers are of variable length (`VarInt`), a view is its text:
 ///
-///     1 entry      view, first op, time, count, the batch's bytes to the end
+///     1 entry      view, first op, time, count, hash of the log (8 bytes, the least significant first),
+///                  the batch's bytes to the end
 ///     2 truncated  op
-///     3 restored   op
+///     3 restored   op, hash of the log
 ///     4 view       text
 ///     5 promised   view number, counter, proposer
 ///     6 accepted   counter, proposer, text of the view
@@ -36,8 +37,12 @@ package enum RecordCoding {
             VarInt.append(entry.first.rawValue, to: &bytes)
             VarInt.append(entry.time, to: &bytes)
             VarInt.append(UInt64(entry.batch.count), to: &bytes)
+            LittleEndian.append(entry.hash.rawValue, to: &bytes)
             bytes.append(contentsOf: entry.batch.bytes)
-        case .truncated(let op), .restored(let op): VarInt.append(op.rawValue, to: &bytes)
+        case .truncated(let op): VarInt.append(op.rawValue, to: &bytes)
+        case .restored(let op, let hash):
+            VarInt.append(op.rawValue, to: &bytes)
+            LittleEndian.append(hash.rawValue, to: &bytes)
         case .view(let view): bytes.append(contentsOf: view.text.utf8)
         case .promised(let number, let attempt):
             VarInt.append(number.rawValue, to: &bytes)
@@ -63,7 +68,9 @@ package enum RecordCoding {
         switch kind {
         case 1: record = .entry(try content.entry())
         case 2: record = .truncated(after: OpNumber(try content.number()))
-        case 3: record = .restored(op: OpNumber(try content.number()))
+        case 3:
+            let op = OpNumber(try content.number())
+            record = .restored(op: op, hash: try content.hash())
         case 4: record = .view(try content.view())
         case 5:
             let number = try content.viewNumber()
@@ -93,6 +100,12 @@ package enum RecordCoding {
             return value
         }
 
+        mutating func hash() throws(DecodeError) -> LogHash {
+            guard position + 8 <= end else { throw DecodeError("record shorter than what it says") }
+            position += 8
+            return LogHash(LittleEndian.read64(bytes.span, at: position - 8))
+        }
+
         mutating func viewNumber() throws(DecodeError) -> ViewNumber {
             let value = try number()
             // The highest number of all would have no next.
@@ -112,6 +125,7 @@ package enum RecordCoding {
             let first = try number()
             let time = try number()
             let count = try number()
+            let hash = try hash()
             let batch = rest()
             // A request takes at least a byte, which bounds the count; then no sum overflows.
             guard first > 0, count > 0, count <= UInt64(batch.count), first < .max - count else {
@@ -119,7 +133,7 @@ package enum RecordCoding {
             }
             return Entry(
                 view: view, first: OpNumber(first), time: time,
-                batch: try Batch(decoding: batch, count: Int(count)))
+                batch: try Batch(decoding: batch, count: Int(count)), hash: hash)
         }
 
         mutating func view() throws(DecodeError) -> View {

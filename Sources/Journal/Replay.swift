@@ -84,7 +84,7 @@ package struct Replay: Sendable {
             try standing.apply(record)
             entries.removeSubrange(kept...)
             if let last = entries.last { standing.lastEntryView = last.view }
-        case .restored(let op):
+        case .restored(let op, _):
             try standing.apply(record)
             entries.removeAll()
             if op == base.op { isPending = false }

@@ -132,11 +132,17 @@ func checkHead(_ bytes: Span<UInt8>, magic: [UInt8], length: Int, what: String) 
     if isOurs, !isIntact, version != Identity.formatVersion,
         LittleEndian.read32(bytes, at: 12) != UInt32(length)
     {
-        throw Flaw(.foreign, at: 8, "format \(version); this program reads 1")
+        throw otherFormat(version)
     }
     guard isIntact else { throw Flaw(.rot, at: 0, "checksum of the header does not match") }
     guard isOurs else { throw Flaw(.foreign, at: 0, "not a \(what) of pollsrv") }
     guard version == Identity.formatVersion else {
-        throw Flaw(.foreign, at: 8, "format \(version); this program reads 1")
+        throw otherFormat(version)
     }
+}
+
+private func otherFormat(_ version: UInt32) -> Flaw {
+    Flaw(
+        .foreign, at: 8,
+        "format \(version); this program reads \(Identity.formatVersion)")
 }

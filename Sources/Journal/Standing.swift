@@ -43,7 +43,7 @@ package struct Standing: Hashable, Sendable {
             op = after
             // What the entry before was of is known to who has it; here it is any.
             lastEntryView = ViewNumber(0)
-        case .restored(let restored):
+        case .restored(let restored, _):
             op = restored
             lastEntryView = ViewNumber(0)
         case .view(let view): try take(view)

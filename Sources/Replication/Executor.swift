@@ -6,6 +6,8 @@ package struct Executor<Service: StateMachine>: Equatable, Sendable {
     package private(set) var sessions = Sessions()
     /// The last op that was executed.
     package private(set) var op = OpNumber(0)
+    /// Of the log through `op`.
+    package private(set) var hash = LogHash.beginning
 
     package init() {
         service = Service()
@@ -37,6 +39,7 @@ package struct Executor<Service: StateMachine>: Equatable, Sendable {
             }
         }
         precondition(op == entry.last, "entry to \(entry.last) ended at \(op)")
+        hash = entry.hash
     }
 
     /// For `Breakage.forgottenSessions`.
@@ -45,6 +48,7 @@ package struct Executor<Service: StateMachine>: Equatable, Sendable {
     package func snapshot() -> [UInt8] {
         var writer = SnapshotWriter()
         writer.add(op.rawValue)
+        writer.add(hash.rawValue)
         sessions.write(to: &writer)
         writer.add(service.snapshot())
         return writer.bytes
@@ -53,6 +57,7 @@ package struct Executor<Service: StateMachine>: Equatable, Sendable {
     package init(snapshot: [UInt8]) throws(DecodeError) {
         var reader = SnapshotReader(snapshot)
         op = try OpNumber(reader.number())
+        hash = try LogHash(reader.number())
         sessions = try Sessions(from: &reader)
         service = try Service(snapshot: reader.string())
         guard reader.isAtEnd else { throw DecodeError("bytes behind the snapshot's end") }

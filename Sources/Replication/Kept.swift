@@ -56,10 +56,10 @@ struct Kept: Equatable, Sendable {
         return entries[low...]
     }
 
-    /// The view of the entry that ends at `op`.
-    func view(at op: OpNumber) -> ViewNumber? {
+    /// Of the log through `op`; nil where no entry that is kept ends there.
+    func hash(at op: OpNumber) -> LogHash? {
         let place = entries(after: op).startIndex - 1
         guard place >= head, entries[place].last == op else { return nil }
-        return entries[place].view
+        return entries[place].hash
     }
 }

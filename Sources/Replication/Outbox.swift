@@ -24,8 +24,8 @@ package struct Outbox: Equatable, Sendable {
     ///
     /// PREPARE is among them. If it left while the primary's own entry is not durable yet, a primary
     /// that restarts without the entry would give its op to another entry of the same view, and a
-    /// backup that has the first would take the two for one, as (view, last op) names an entry. It
-    /// costs an op the time of a second sync; and no ack can come before the primary's own sync.
+    /// backup that has the first would be left with another log. It costs an op the time of a second
+    /// sync; and no ack can come before the primary's own sync.
     /// VIEW is too, as the sender's own acceptance may be what has decided it.
     package var sendAfterSync: [Envelope] = []
     /// Committed entries to be given to the services, in order, each once; as `sendAfterSync`, not

@@ -7,8 +7,8 @@ package struct Recovered: Equatable, Sendable {
     package private(set) var view: View?
     /// The services' state stands after this op.
     package private(set) var op: OpNumber
-    /// The view of the entry that ends at `op`; nil where no record tells.
-    package private(set) var opView: ViewNumber?
+    /// Of the log through `op`.
+    package private(set) var opHash: LogHash
     /// The entries behind `op`, contiguous.
     package private(set) var log: [Entry] = []
     /// As an elector of the view after `view`.
@@ -19,18 +19,18 @@ package struct Recovered: Equatable, Sendable {
     /// Whether it has proposed the view after `view`.
     package private(set) var hasProposed = false
 
-    /// A journal that begins behind `op`, where there is a checkpoint, or at 0; `view`: of the entry
-    /// that ends there.
-    package init(op: OpNumber = OpNumber(0), view: ViewNumber? = nil) {
+    /// A journal that begins behind `op`, where there is a checkpoint, or at 0; `hash`: of the log
+    /// through that.
+    package init(op: OpNumber = OpNumber(0), hash: LogHash = .beginning) {
         self.op = op
-        opView = view
+        opHash = hash
     }
 
     /// Behind a checkpoint of the state after `op`, with all that a journal has since.
     ///
     /// Throws: when no replica can have written these records.
-    package init(op: OpNumber, view: ViewNumber?, records: [Record]) throws(DecodeError) {
-        self.init(op: op, view: view)
+    package init(op: OpNumber, hash: LogHash, records: [Record]) throws(DecodeError) {
+        self.init(op: op, hash: hash)
         for record in records { try replay(record) }
     }
 
@@ -52,8 +52,8 @@ package struct Recovered: Equatable, Sendable {
             guard last == after else {
                 throw DecodeError("truncated to op \(after), where no entry ends")
             }
-        case .restored(let restored):
-            (op, opView, log) = (restored, nil, [])
+        case .restored(let restored, let hash):
+            (op, opHash, log) = (restored, hash, [])
         case .view(let news):
             guard news.number > (view?.number ?? ViewNumber(0)) else { return }
             let isSame = view?.primary.instance == news.primary.instance
@@ -80,7 +80,7 @@ package struct Recovered: Equatable, Sendable {
         guard let index = log.firstIndex(where: { $0.last == checkpoint }) else {
             throw DecodeError("a checkpoint at op \(checkpoint), but no entry ends there")
         }
-        (op, opView) = (checkpoint, log[index].view)
+        (op, opHash) = (checkpoint, log[index].hash)
         log.removeFirst(index + 1)
     }
 }

@@ -9,7 +9,8 @@ struct Campaign: Equatable, Sendable {
     }
     enum Answer: Equatable, Sendable {
         case none
-        case granted(Accepted?)
+        /// And through which op the elector's log is its primary's.
+        case granted(Accepted?, OpNumber)
         case accepted
     }
 
@@ -17,8 +18,6 @@ struct Campaign: Equatable, Sendable {
     var phase: Phase
     /// While proposing.
     var proposal: View?
-    /// Whether another attempt may have decided on the proposal before.
-    var isReported = false
     /// Parallel to the electorate.
     var answers: [Answer]
     var ticks = 0
@@ -27,9 +26,9 @@ struct Campaign: Equatable, Sendable {
 extension Replica {
     /// Begins the choice of the next view if none is under way.
     mutating func startChange(into outbox: inout Outbox) {
-        guard isMember, missing == nil, campaign == nil, let view, let wanted = nextView() else {
-            return
-        }
+        guard isMember, missing == nil, fork == nil, campaign == nil, let view,
+            let wanted = nextView()
+        else { return }
         // Attempt 0 is the primary's, without phase 1, once: as nobody can have proposed before. One
         // that was dead asks first: the others know what its disk may have lost.
         if isPrimary, acceptor.granted == nil && !isProofVoid || breakage == .attemptZeroTwice {
@@ -52,7 +51,7 @@ extension Replica {
             let outbid = promise(attempt, number: view.number.next, into: &outbox)
             precondition(
                 outbid == nil, "own attempt \(attempt) is outbid by \(outbid, default: "")")
-            campaign?.answers[own] = .granted(acceptor.accepted)
+            campaign?.answers[own] = .granted(acceptor.accepted, op)
         } else {
             // No attempt may be made twice, by a candidate that restarts in between.
             outbox.records.append(.promised(number: view.number.next, attempt))
@@ -90,8 +89,8 @@ extension Replica {
     }
 
     mutating func onGrant(
-        _ number: ViewNumber, _ attempt: Attempt, _ accepted: Accepted?, from: Instance,
-        into outbox: inout Outbox
+        _ number: ViewNumber, _ attempt: Attempt, _ op: OpNumber, _ accepted: Accepted?,
+        from: Instance, into outbox: inout Outbox
     ) {
         if let accepted, isMember, number == view?.number.next,
             accepted.view.contains(me.instance), !accepted.view.contains(from)
@@ -101,7 +100,7 @@ extension Replica {
         guard let view, let campaign, number == view.number.next, campaign.attempt == attempt,
             campaign.phase == .seeking, let index = view.electorate.firstIndex(of: from)
         else { return }
-        self.campaign?.answers[index] = .granted(accepted)
+        self.campaign?.answers[index] = .granted(accepted, op)
         if let accepted { counterSeen = max(counterSeen, accepted.attempt.counter) }
         checkGrants(into: &outbox)
     }
@@ -115,8 +114,7 @@ extension Replica {
             answer != .none || !isReachable(elector)
         }
         guard isComplete || campaign.ticks >= timing.gatherTicks else { return }
-        let reported = reported(view, campaign)
-        guard let choice = reported ?? nextView() else { return }
+        guard let choice = choice(view, campaign) else { return }
         // A view without this replica is for others to finish, who may not have heard of it.
         guard choice.contains(me.instance) else {
             passOn(choice, campaign, into: &outbox)
@@ -125,36 +123,35 @@ extension Replica {
             ticksToNextCampaign += 4 * timing.retryTicks
             return
         }
-        self.campaign?.isReported = reported != nil
         propose(choice, into: &outbox)
     }
 
     /// Tells its members of a view that was accepted and that only one of them can finish.
     private func passOn(_ choice: View, _ campaign: Campaign, into outbox: inout Outbox) {
-        for case .granted(let accepted?) in campaign.answers where accepted.view == choice {
+        for case .granted(let accepted?, _) in campaign.answers where accepted.view == choice {
             for member in choice.members {
                 let news = Message.grant(
                     number: choice.number, attempt: accepted.attempt, committed: knownCommitted,
-                    accepted: accepted)
+                    op: ownLogEnd, accepted: accepted)
                 outbox.sendAfterSync.append(Envelope(to: member.instance, news))
             }
             return
         }
     }
 
-    /// What phase 1 leaves to propose: the reported view with the highest attempt; nil where so many
+    /// What phase 1 leaves to propose: the reported view with the highest attempt, unless so many
     /// have answered otherwise that it cannot have a majority.
-    private func reported(_ view: View, _ campaign: Campaign) -> View? {
+    private func choice(_ view: View, _ campaign: Campaign) -> View? {
         var highest: Accepted?
-        for case .granted(let accepted?) in campaign.answers
+        for case .granted(let accepted?, _) in campaign.answers
         where highest.map({ accepted.attempt > $0.attempt }) ?? true {
             highest = accepted
         }
-        guard let highest, breakage != .reportedIgnored else { return nil }
+        guard let highest, breakage != .reportedIgnored else { return nextView() }
         let couldAccept = campaign.answers.map { answer in
             switch answer {
             case .none: true
-            case .granted(let accepted): accepted?.view == highest.view
+            case .granted(let accepted, _): accepted?.view == highest.view
             case .accepted: false
             }
         }
@@ -162,7 +159,7 @@ extension Replica {
         let isPossible =
             possible >= view.majority
             || highest.attempt.counter > 0 && haveAllMembers(couldAccept, of: view)
-        return isPossible ? highest.view : nil
+        return isPossible ? highest.view : nextView()
     }
 
     private mutating func propose(_ next: View, into outbox: inout Outbox) {
@@ -206,9 +203,9 @@ extension Replica {
         guard let view, let campaign, let proposal = campaign.proposal else { return }
         let answers = campaign.answers.map { $0 == .accepted }
         guard isQuorum(answers, of: view, proposed: campaign.attempt) else { return }
-        // It was alive all the time since the next view began, unless that had been decided before: so
-        // nobody has decided alone on one after it.
-        if !campaign.isReported { isProofVoid = false }
+        // Unless others had decided it before, which `enter` sees: then it has been alive all the time since
+        // that view began, and nobody has decided alone on one after it.
+        isProofVoid = false
         announce(proposal, into: &outbox)
         enter(proposal, into: &outbox)
     }
@@ -361,7 +358,7 @@ extension Replica {
             mustFinish = true
         }
         let grant = Message.grant(
-            number: number, attempt: attempt, committed: knownCommitted,
+            number: number, attempt: attempt, committed: knownCommitted, op: ownLogEnd,
             accepted: acceptor.accepted)
         outbox.sendAfterSync.append(Envelope(to: from, grant))
     }
@@ -380,6 +377,9 @@ extension Replica {
         let answer = Message.accepted(number: proposal.number, attempt: attempt)
         outbox.sendAfterSync.append(Envelope(to: from, answer))
     }
+
+    /// Through this op its log is its primary's.
+    private var ownLogEnd: OpNumber { isPrimary ? op : matched }
 
     private mutating func isAsked(
         _ number: ViewNumber, by from: Instance, into outbox: inout Outbox

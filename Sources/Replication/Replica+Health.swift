@@ -180,7 +180,10 @@ extension Replica {
         }
         sendCommit(into: &outbox)
         beat(into: &outbox)
-        if ticksToRetry <= 0 { leaveAsShort(into: &outbox) }
+        if ticksToRetry <= 0 {
+            leaveAsShort(into: &outbox)
+            tellOfFork(into: &outbox)
+        }
         tickFollowing()
         if ticksToRetry <= 0, let view, status == .normal, !isPrimary, !isAttached,
             links.contains(view.primary.instance)
@@ -234,8 +237,8 @@ extension Replica {
         ticksToBeat = timing.beatTicks
         // A learner that has nothing to fetch hears by this that its primary is there.
         for learner in learners where learner.sent != nil {
-            let commit = Message.commit(view: view.number, commitMax: commitMax)
-            outbox.sendAfterSync.append(Envelope(to: learner.member.instance, commit))
+            outbox.sendAfterSync.append(
+                Envelope(to: learner.member.instance, commitMessage(view)))
         }
     }
 

@@ -5,6 +5,7 @@ struct StatePiece {
     var join: JoinID
     var view: View
     var op: OpNumber
+    var hash: LogHash
     var piece: Int
     var pieces: Int
     var bytes: [UInt8]
@@ -15,10 +16,11 @@ struct StatePiece {
 extension Replica {
     /// The state after `first`, where it is not 0, came from another service: to this one's records
     /// it is as one that came from another replica. The shell has it already, and on its disk.
-    mutating func onCreate(after first: OpNumber, into outbox: inout Outbox) {
+    mutating func onCreate(after first: OpNumber, _ hash: LogHash, into outbox: inout Outbox) {
         precondition(status == .idle && view == nil && op.rawValue == 0, "create while \(status)")
-        if first.rawValue > 0 { outbox.records.append(.restored(op: first)) }
+        if first.rawValue > 0 { outbox.records.append(.restored(op: first, hash: hash)) }
         (op, commitMin, commitMax, matched) = (first, first, first, first)
+        commitHash = hash
         hasState = true
         let view = View(
             number: ViewNumber(1), primary: me, backups: [], electorate: [me.instance],
@@ -33,16 +35,14 @@ extension Replica {
         guard status == .idle || status == .learning else { return }
         status = .learning
         // What it has not executed is not known to be a part of the history.
-        let has = commitView.map { Learned(op: commitMin, view: $0) }
-        let fetch = Fetch(
-            primary: primary, join: join,
-            has: has ?? Learned(op: OpNumber(0), view: ViewNumber(0)))
+        let has = Learned(op: commitMin, hash: commitHash)
+        let fetch = Fetch(primary: primary, join: join, has: has)
         self.fetch = fetch
         outbox.sendAfterSync.append(Envelope(to: primary, joinRequest(fetch)))
     }
 
     func joinRequest(_ fetch: Fetch) -> Message {
-        .join(fetch.join, me, op: fetch.has.op, view: fetch.has.view)
+        .join(fetch.join, me, op: fetch.has.op, hash: fetch.has.hash)
     }
 
     mutating func onState(_ part: StatePiece, from: Instance, into outbox: inout Outbox) {
@@ -76,7 +76,7 @@ extension Replica {
             return
         }
         // Only here, with the whole new state in hand, does the old log go.
-        outbox.records.append(.restored(op: part.op))
+        outbox.records.append(.restored(op: part.op, hash: part.hash))
         outbox.effects.append(.restore(op: part.op, snapshot: fetch.snapshot))
         fetch.snapshot = []
         fetch.isRestored = true
@@ -84,7 +84,7 @@ extension Replica {
         hasState = true
         log = []
         kept.removeAll()
-        commitView = nil
+        commitHash = part.hash
         (op, commitMin, commitMax, matched) = (part.op, part.op, part.op, part.op)
         if part.view.number > (view?.number ?? ViewNumber(0)) {
             learnOfView(part.view, into: &outbox)
@@ -172,7 +172,8 @@ extension Replica {
         }
         learner.sent = has.op
         learners.append(learner)
-        let state = Message.state(join, view: view, op: has.op, piece: 0, pieces: 0, bytes: [])
+        let state = Message.state(
+            join, view: view, op: has.op, hash: has.hash, piece: 0, pieces: 0, bytes: [])
         outbox.sendAfterSync.append(Envelope(to: from, state))
         sendLog(into: &outbox)
     }
@@ -181,10 +182,7 @@ extension Replica {
     /// is at hand. After a promotion by force it may be the end of another history, of which this
     /// one knows an older part only: so the op alone does not tell.
     private func isPartOfHistory(_ has: Learned) -> Bool {
-        guard has.op.rawValue > 0 else { return false }
-        if has.op == commitMin { return commitView == has.view }
-        if has.op < commitMin { return kept.view(at: has.op) == has.view }
-        return log.contains { $0.last == has.op && $0.view == has.view }
+        has.op.rawValue > 0 && isSameLog(has.op, has.hash) == true
     }
 
     func refuse(

@@ -6,7 +6,8 @@ extension Replica {
     mutating func onBatch(_ batch: Batch, time: UInt64, into outbox: inout Outbox) {
         precondition(acceptsRequests, "a batch while \(status)")
         guard let view, !batch.isEmpty else { return }
-        let entry = Entry(view: view.number, first: op.next, time: time, batch: batch)
+        let entry = Entry(
+            view: view.number, first: op.next, time: time, batch: batch, after: lastHash)
         append(entry, into: &outbox)
         sendLog(into: &outbox)
         if breakage == .prepareBeforeSync {
@@ -58,17 +59,13 @@ extension Replica {
         executeCommitted(through: commitMax, into: &outbox)
     }
 
-    func isSameEntry(_ a: Entry, _ b: Entry) -> Bool {
-        a.view == b.view && a.first == b.first && a.last == b.last
-    }
-
     mutating func executeCommitted(through bound: OpNumber, into outbox: inout Outbox) {
         let count = log.prefix { $0.last <= bound }.count
         guard count > 0 else { return }
         outbox.execute.append(contentsOf: log[..<count])
         kept.append(log[..<count])
         commitMin = log[count - 1].last
-        commitView = log[count - 1].view
+        commitHash = log[count - 1].hash
         log.removeFirst(count)
     }
 
@@ -94,7 +91,10 @@ extension Replica {
                 outbox.sendAfterSync.append(Envelope(to: from, ok))
                 return
             }
-            take(entry, into: &outbox)
+            guard take(entry, into: &outbox) else {
+                noteFork(with: from, at: entry.last, into: &outbox)
+                return
+            }
             matched = entry.last
             noteCommit(commit, into: &outbox)
         }
@@ -103,17 +103,24 @@ extension Replica {
 
     /// Puts the primary's entry into the log. What is there already stays; only from the first
     /// difference on is the old tail removed, so that nothing acked is ever missing in between.
-    private mutating func take(_ entry: Entry, into outbox: inout Outbox) {
-        if let index = log.firstIndex(where: { $0.last >= entry.first }) {
-            if isSameEntry(log[index], entry) || breakage == .noTruncation { return }
-            let kept = log[index].first.rawValue - 1
-            precondition(kept >= commitMax.rawValue, "entry \(entry.first) contradicts a commit")
-            log.removeSubrange(index...)
-            op = OpNumber(kept)
-            outbox.records.append(.truncated(after: op))
-            outbox.effects.append(.truncated(after: op))
+    /// False: the two logs differ where they must not.
+    private mutating func take(_ entry: Entry, into outbox: inout Outbox) -> Bool {
+        guard let index = log.firstIndex(where: { $0.last >= entry.first }) else {
+            guard entry.first == op.next, entry.follows(lastHash) else { return false }
+            append(entry, into: &outbox)
+            return true
         }
+        if log[index].hash == entry.hash || breakage == .noTruncation { return true }
+        let parent = index > 0 ? log[index - 1].hash : commitHash
+        let kept = log[index].first.rawValue - 1
+        guard kept >= commitMax.rawValue, entry.first == log[index].first, entry.follows(parent)
+        else { return false }
+        log.removeSubrange(index...)
+        op = OpNumber(kept)
+        outbox.records.append(.truncated(after: op))
+        outbox.effects.append(.truncated(after: op))
         append(entry, into: &outbox)
+        return true
     }
 
     private func acknowledge(into outbox: inout Outbox) {
@@ -141,7 +148,7 @@ extension Replica {
         guard let view, view.number == number, view.primary.instance == from else { return false }
         switch status {
         case .normal:
-            guard !isPrimary else { return false }
+            guard !isPrimary, fork == nil else { return false }
             isAttached = true
             ticksSinceFollowed = 0
             return true
@@ -153,9 +160,14 @@ extension Replica {
     }
 
     mutating func onCommit(
-        _ number: ViewNumber, _ commit: OpNumber, from: Instance, into outbox: inout Outbox
+        _ number: ViewNumber, _ commit: OpNumber, _ hash: LogHash, from: Instance,
+        into outbox: inout Outbox
     ) {
         guard isFollowing(number, from) else { return }
+        if isSameLog(commit, hash) == false {
+            noteFork(with: from, at: commit, into: &outbox)
+            return
+        }
         noteCommit(commit, into: &outbox)
         // Entries go out before it is said that they are committed.
         if status == .learning, commit > matched {
@@ -181,9 +193,11 @@ extension Replica {
 
     /// Tells the primary from where on to send, and that this replica is in the view.
     mutating func attach(into outbox: inout Outbox) {
-        guard status == .normal, let view, !isPrimary else { return }
+        guard status == .normal, fork == nil, let view, !isPrimary else { return }
         isAttached = false
-        let attach = Message.attach(view: view.number, op: matched)
+        let known = hash(at: matched)
+        let attach = Message.attach(
+            view: view.number, op: known == nil ? commitMin : matched, hash: known ?? commitHash)
         outbox.sendAfterSync.append(Envelope(to: view.primary.instance, attach))
         // Behind the attach, and so behind the view, without which it would say nothing to a primary
         // that has just been named.
@@ -209,25 +223,33 @@ extension Replica {
     }
 
     mutating func onAttach(
-        _ number: ViewNumber, _ matched: OpNumber, from: Instance, into outbox: inout Outbox
+        _ number: ViewNumber, _ matched: OpNumber, _ hash: LogHash, from: Instance,
+        into outbox: inout Outbox
     ) {
         guard let index = backupIndex(number, from), let view else { return }
         // What a backup has of this view's log is this primary's, or was.
         noteHad(matched, into: &outbox)
         guard matched <= op else { return }
+        if isSameLog(matched, hash) == false {
+            noteFork(with: from, at: matched, into: &outbox)
+            return
+        }
         // Everything committed is on all members, also where the backup does not know it yet.
         let sure = max(matched, commitMax)
         progress[index].acked = max(progress[index].acked, sure)
         progress[index].sent = breakage == .nothingResent ? op : sure
         if progress.allSatisfy({ $0.sent != nil }) { isUncompared = false }
-        let commit = Message.commit(view: view.number, commitMax: commitMax)
-        outbox.sendAfterSync.append(Envelope(to: from, commit))
+        outbox.sendAfterSync.append(Envelope(to: from, commitMessage(view)))
         if probe > progress[index].confirmed {
             outbox.send.append(Envelope(to: from, .confirm(view: view.number, probe: probe)))
         }
         sendLog(into: &outbox)
         advanceCommit(into: &outbox)
         checkDrain(into: &outbox)
+    }
+
+    func commitMessage(_ view: View) -> Message {
+        .commit(view: view.number, commitMax: commitMin, hash: commitHash)
     }
 
     /// Who speaks of an older view is told the newest.
@@ -257,7 +279,7 @@ extension Replica {
     mutating func sendCommit(into outbox: inout Outbox) {
         guard status == .normal, isPrimary, let view, commitSent < commitMax else { return }
         commitSent = commitMax
-        let commit = Message.commit(view: view.number, commitMax: commitMax)
+        let commit = commitMessage(view)
         for (backup, progress) in zip(view.backups, progress) where progress.sent != nil {
             outbox.sendAfterSync.append(Envelope(to: backup.instance, commit))
         }
@@ -273,9 +295,9 @@ extension Message {
     var viewSpokenIn: ViewNumber? {
         switch self {
         case .prepare(let view, _, _): view
-        case .commit(let view, _), .confirm(let view, _), .prepareOK(let view, _),
-            .confirmOK(let view, _), .attach(let view, _), .election(let view, _),
-            .electionOK(let view):
+        case .commit(let view, _, _), .confirm(let view, _), .prepareOK(let view, _),
+            .confirmOK(let view, _), .attach(let view, _, _), .election(let view, _),
+            .electionOK(let view), .fork(let view, _):
             view
         case .witnesses, .seek, .grant, .outbid, .propose, .accepted, .view, .join, .state,
             .learnOK, .joinRefused, .leave, .stop, .beat, .relay:

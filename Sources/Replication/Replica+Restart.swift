@@ -25,7 +25,7 @@ extension Replica {
         log = recovered.log
         op = recovered.last
         (commitMin, commitMax, matched) = (recovered.op, recovered.op, recovered.op)
-        commitView = recovered.opView
+        commitHash = recovered.opHash
         hasState = view != nil
         acceptor = Acceptor(granted: recovered.promised, accepted: recovered.accepted)
         counterSeen = recovered.promised?.counter ?? 0
@@ -107,7 +107,7 @@ extension Replica {
     mutating func noteVoucher(_ message: Message, from: Instance) {
         guard isProofVoid, isMember, let view, view.contains(from) else { return }
         switch message {
-        case .attach(view.number, _), .commit(view.number, _), .prepare(view.number, _, _):
+        case .attach(view.number, _, _), .commit(view.number, _, _), .prepare(view.number, _, _):
             isProofVoid = false
         default: return
         }

@@ -5,12 +5,22 @@ extension Replica {
     /// The view this replica would propose now.
     func nextView() -> View? {
         guard let view else { return nil }
-        let alive = view.members.filter { $0.instance == me.instance || !hasFailed($0.instance) }
+        // Who has more of the log is not left out: its grant has come just now.
+        let alive = view.members.filter {
+            $0.instance == me.instance || !hasFailed($0.instance) || granted($0) > op
+        }
         var primary = me
         var others = alive.filter { $0.instance != me.instance }
         if view.primary.instance != me.instance {
             // Taking over: the old primary comes back, if it does, as a learner.
             others.removeAll { $0.instance == view.primary.instance }
+            // Who has more of its log leads: this one's disk may have lost what was committed.
+            if let best = others.indices.max(by: { granted(others[$0]) < granted(others[$1]) }),
+                granted(others[best]) > op
+            {
+                primary = others[best]
+                others[best] = me
+            }
         } else {
             switch drain?.goal {
             case .admit(let instance):
@@ -31,6 +41,15 @@ extension Replica {
         return View(
             number: view.number.next, primary: primary, backups: others, electorate: electorate,
             base: knownCommitted)
+    }
+
+    /// Through which op this member's log is its primary's, as its grant has said; else 0.
+    private func granted(_ member: Member) -> OpNumber {
+        guard let view, let campaign,
+            let index = view.electorate.firstIndex(of: member.instance),
+            case .granted(_, let op) = campaign.answers[index]
+        else { return OpNumber(0) }
+        return op
     }
 
     /// The members and so many witnesses that the number is odd; without any, two replicas of one
@@ -83,9 +102,10 @@ extension Replica {
     /// News of a decided view, from anybody.
     mutating func onView(_ news: View, from: Instance, into outbox: inout Outbox) {
         let isOlderTaken = breakage == .oldNewsBelieved && news != view
-        // Its members tell each other. One that is in no view may be the last to know of it: its
-        // new primary, even, has not heard of it if the one before decided it alone.
-        if !isMember, let view, news.number < view.number, view.contains(from) {
+        // Its members tell each other. One that is in no view may be the last to know of it: its new
+        // primary, even, has not heard of it if the one before decided it alone; and one that has come
+        // back into a view that is over may be connected to no other.
+        if !isMember, let view, news.number < view.number {
             outbox.sendAfterSync.append(Envelope(to: from, .view(view)))
         }
         guard news.number > (view?.number ?? ViewNumber(0)) || isOlderTaken else { return }
@@ -137,6 +157,7 @@ extension Replica {
         mustFinish = false
         heardCommitted = news.base
         isUncompared = false
+        fork = nil
         campaign = nil
         forgetElection()
     }
@@ -183,6 +204,9 @@ extension Replica {
 
         learnOfView(next, into: &outbox)
         clearViewState()
+        // A view that names an older process of this instance may have begun, and been over, before
+        // this one's life.
+        if !next.members.contains(me) { isProofVoid = true }
         status = .normal
         health = next.members.filter { $0.instance != me.instance }.map { member in
             var life = Health(instance: member.instance)

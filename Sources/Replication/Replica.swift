@@ -62,7 +62,7 @@ package struct Replica: Equatable, Sendable {
         case witnesses([Instance])
         /// Begin a service: view 1, of this replica alone. Its history begins behind this op, after
         /// which the services' state is at hand; 0: with nothing.
-        case create(after: OpNumber)
+        case create(after: OpNumber, hash: LogHash)
         case join(primary: Instance, JoinID)
         case stateSent(to: Instance, join: JoinID, op: OpNumber)
         /// The first event of a replica that was made from what its disk had.
@@ -94,8 +94,8 @@ package struct Replica: Equatable, Sendable {
     package internal(set) var commitMax = OpNumber(0)
     /// The entries up to `commitMin`, as far as they are kept.
     var kept: Kept
-    /// The view of the entry that ends at `commitMin`; nil where that is not known.
-    var commitView: ViewNumber?
+    /// Of the log through `commitMin`.
+    package internal(set) var commitHash = LogHash.beginning
     /// Backup, learner: through this op the log is known to be the primary's. ≤ op.
     var matched = OpNumber(0)
 
@@ -153,6 +153,8 @@ package struct Replica: Equatable, Sendable {
     /// Through this op was committed in this replica's view, behind the end of its log: its disk has
     /// lost what it had. It takes no part in the view any more but as an elector.
     package internal(set) var missing: OpNumber?
+    /// This replica's log and another member's have been found to be two.
+    package internal(set) var fork: Fork?
     /// What others have said to be committed in this view, or before it. After a restart it may be more
     /// than `commitMax`. Its next view says so.
     var heardCommitted = OpNumber(0)
@@ -205,12 +207,11 @@ package struct Replica: Equatable, Sendable {
         static let snapshotBytesMax = 1 << 30
     }
 
-    /// Through which op a learner has executed, all of it committed, and the view of the entry that
-    /// ends there: by both it is seen whether that is a part of this history. Op 0: nothing, or it
-    /// does not know.
+    /// Through which op a learner has executed, all of it committed, and its log's hash there: by both
+    /// it is seen whether that is a part of this history. Op 0: nothing.
     struct Learned: Equatable, Sendable {
         var op: OpNumber
-        var view: ViewNumber
+        var hash: LogHash
     }
 
     /// A planned change that waits until its backup or learner has everything; requests are held
@@ -257,7 +258,7 @@ package struct Replica: Equatable, Sendable {
 
     /// Whether `propose` may be called; if not, requests wait or are sent elsewhere.
     package var acceptsRequests: Bool {
-        status == .normal && isPrimary && drain == nil && !isUncompared
+        status == .normal && isPrimary && drain == nil && !isUncompared && fork == nil
     }
 
     /// Whether a planned hand-over or admission is holding requests back, or the next view is
@@ -295,7 +296,7 @@ package struct Replica: Equatable, Sendable {
         case .met(let life): lives.met(life)
         case .exited(let instance, let life): onExited(instance, life, into: &outbox)
         case .witnesses(let instances): onWitnesses(instances, into: &outbox)
-        case .create(let op): onCreate(after: op, into: &outbox)
+        case .create(let op, let hash): onCreate(after: op, hash, into: &outbox)
         case .join(let primary, let join): onJoinWanted(primary, join, into: &outbox)
         case .stateSent(let learner, let join, let op):
             onStateSent(learner, join, op, into: &outbox)
@@ -310,28 +311,32 @@ package struct Replica: Equatable, Sendable {
         switch message {
         case .prepare(let view, let entry, let commitMax):
             onPrepare(view, entry, commitMax, from: from, into: &outbox)
-        case .commit(let view, let commitMax): onCommit(view, commitMax, from: from, into: &outbox)
+        case .commit(let view, let commitMax, let hash):
+            onCommit(view, commitMax, hash, from: from, into: &outbox)
         case .confirm(let view, let probe): onConfirm(view, probe, from: from, into: &outbox)
         case .prepareOK(let view, let op): onPrepareOK(view, op, from: from, into: &outbox)
         case .confirmOK(let view, let probe): onConfirmOK(view, probe, from: from)
-        case .attach(let view, let op): onAttach(view, op, from: from, into: &outbox)
+        case .attach(let view, let op, let hash):
+            onAttach(view, op, hash, from: from, into: &outbox)
         case .witnesses(let instances): onWitnessReport(instances, from: from)
+        case .fork(let view, let op): onFork(view, op, from: from, into: &outbox)
         case .seek(let number, let attempt, let isViewOver):
             onSeek(number, attempt, isViewOver, from: from, into: &outbox)
-        case .grant(let number, let attempt, let committed, let accepted):
+        case .grant(let number, let attempt, let committed, let op, let accepted):
             if number == view?.number.next { noteCommitted(committed, into: &outbox) }
-            onGrant(number, attempt, accepted, from: from, into: &outbox)
+            onGrant(number, attempt, op, accepted, from: from, into: &outbox)
         case .outbid(let number, let attempt): onOutbid(number, attempt)
         case .propose(let attempt, let view): onPropose(attempt, view, from: from, into: &outbox)
         case .accepted(let number, let attempt):
             onAccepted(number, attempt, from: from, into: &outbox)
         case .view(let view): onView(view, from: from, into: &outbox)
-        case .join(let join, let member, let op, let view):
-            let has = Learned(op: op, view: view)
+        case .join(let join, let member, let op, let hash):
+            let has = Learned(op: op, hash: hash)
             onJoin(join, member, has, from: from, into: &outbox)
-        case .state(let join, let view, let op, let piece, let pieces, let bytes):
+        case .state(let join, let view, let op, let hash, let piece, let pieces, let bytes):
             let part = StatePiece(
-                join: join, view: view, op: op, piece: piece, pieces: pieces, bytes: bytes)
+                join: join, view: view, op: op, hash: hash, piece: piece, pieces: pieces,
+                bytes: bytes)
             onState(part, from: from, into: &outbox)
         case .learnOK(let join, let op): onLearnOK(join, op: op, from: from, into: &outbox)
         case .joinRefused(let join, let reason):

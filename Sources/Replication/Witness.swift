@@ -123,7 +123,7 @@ package struct Witness: Equatable, Sendable {
                 outbox.send.append(Envelope(to: from, .outbid(number: number, attempt: outbid)))
             } else {
                 let answer = Message.grant(
-                    number: number, attempt: attempt, committed: committed,
+                    number: number, attempt: attempt, committed: committed, op: OpNumber(0),
                     accepted: acceptor.accepted)
                 outbox.sendAfterSync.append(Envelope(to: from, answer))
             }
@@ -137,7 +137,8 @@ package struct Witness: Equatable, Sendable {
                 outbox.sendAfterSync.append(Envelope(to: from, answer))
             }
         case .relay(let frame): relay(frame, from: from, into: &outbox)
-        case .prepare, .commit, .confirm, .prepareOK, .confirmOK, .attach, .witnesses, .grant,
+        case .prepare, .commit, .confirm, .prepareOK, .confirmOK, .attach, .witnesses, .fork,
+            .grant,
             .outbid, .accepted, .join, .state, .learnOK, .joinRefused, .election,
             .electionOK, .leave, .stop:
             return

@@ -9,9 +9,11 @@ import Wire
 /// loop's until either changes a part of it.
 final class EncodedState: Sendable {
     let op: OpNumber
+    /// Of the log through `op`.
+    let hash: LogHash
     private let bytes = Mutex<[UInt8]?>(nil)
 
-    private init(op: OpNumber) { self.op = op }
+    private init(op: OpNumber, hash: LogHash) { (self.op, self.hash) = (op, hash) }
 
     /// nil while it is being made.
     var result: [UInt8]? { bytes.withLock { $0 } }
@@ -21,7 +23,7 @@ final class EncodedState: Sendable {
         _ executor: Executor<ServiceSet>, waking waker: LoopWaker,
         encode: @escaping @Sendable (Executor<ServiceSet>) -> [UInt8]
     ) throws(SystemError) -> EncodedState {
-        let state = EncodedState(op: executor.op)
+        let state = EncodedState(op: executor.op, hash: executor.hash)
         try Threads.detach {
             let bytes = encode(executor)
             state.bytes.withLock { $0 = bytes }

@@ -227,7 +227,8 @@ extension Server {
             case .relay(let frame):
                 replyOK(connection)
                 step(.frame(frame, via: witness))
-            case .prepare, .commit, .confirm, .prepareOK, .confirmOK, .attach, .witnesses, .seek,
+            case .prepare, .commit, .confirm, .prepareOK, .confirmOK, .attach, .witnesses, .fork,
+                .seek,
                 .propose, .join, .state, .learnOK, .joinRefused, .election, .electionOK, .stop:
                 replyError(connection, "ERR not a message of a witness")
             }

@@ -199,12 +199,12 @@ package final class Durable {
         return Durable(store, helpers, nil, nil)
     }
 
-    /// What the core goes on from.
-    func replicaState() -> Replication.Recovered? {
+    /// What the core goes on from; `hash`: of the log through the checkpoint.
+    func replicaState(after hash: LogHash) -> Replication.Recovered? {
         guard let recovered, recovered.view != nil else { return nil }
         do throws(DecodeError) {
             return try Replication.Recovered(
-                op: recovered.op, view: recovered.opView, records: recovered.records)
+                op: recovered.op, hash: hash, records: recovered.records)
         } catch {
             preconditionFailure("the journal contradicts itself: \(error.text)")
         }

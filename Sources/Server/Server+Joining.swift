@@ -270,7 +270,7 @@ extension Server {
             adopt(restoration)
             guard exitCode == nil else { return }
         }
-        step(.create(after: executor.op))
+        step(.create(after: executor.op, hash: executor.hash))
         if let catalogue = settings.catalogue {
             batch.append(Request(command: RoomCommand.catalogue(catalogue).encode()))
         }

@@ -44,7 +44,7 @@ extension Server {
             // it a primary that does not know it is over.
             guard let view = replica.view else { return }
             let message = Message.state(
-                transfer.join, view: view, op: transfer.state.op,
+                transfer.join, view: view, op: transfer.state.op, hash: transfer.state.hash,
                 piece: transfer.piecesSent, pieces: pieces, bytes: piece)
             link.write { message.encode(head: "PEER", into: &$0) }
             markDirty(link)

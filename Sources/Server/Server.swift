@@ -139,16 +139,6 @@ package final class Server {
         let ticksPerBeat = max(1, Int(settings.heartbeatMilliseconds / Settings.tickMilliseconds))
         let timing = Timing(
             suspectTicks: ticksPerBeat * Int(settings.misses), beatTicks: ticksPerBeat)
-        if let state = durable?.replicaState() {
-            replica = Replica(
-                me: me, timing: timing, membersMax: settings.membersMax,
-                election: settings.election, seed: Entropy.next(), recovered: state)
-        } else {
-            replica = Replica(
-                me: me, timing: timing, membersMax: settings.membersMax,
-                election: settings.election, seed: Entropy.next())
-        }
-        service = durable?.identity?.service
         if let recovered = durable?.recovered {
             executedView = recovered.opView
             if let snapshot = recovered.snapshot {
@@ -159,6 +149,16 @@ package final class Server {
                 }
             }
         }
+        if let state = durable?.replicaState(after: executor.hash) {
+            replica = Replica(
+                me: me, timing: timing, membersMax: settings.membersMax,
+                election: settings.election, seed: Entropy.next(), recovered: state)
+        } else {
+            replica = Replica(
+                me: me, timing: timing, membersMax: settings.membersMax,
+                election: settings.election, seed: Entropy.next())
+        }
+        service = durable?.identity?.service
         paths = Paths(me: me.instance, timing: timing)
         heartbeats = try Heartbeats(
             me: me.instance, intervalMilliseconds: settings.heartbeatMilliseconds)

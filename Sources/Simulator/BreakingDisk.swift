@@ -3,6 +3,7 @@ import Linux
 import Replication
 import Storage
 import Synchronization
+import Wire
 
 /// A disk for a store that makes a deliberate mistake: what the store would then not do, or do
 /// otherwise, is left out here, so that the store itself knows of no mistakes.

@@ -41,12 +41,12 @@ extension Simulation {
             }
         case .accepted(let number, let attempt):
             history.noteAccept(number, attempt, by: process.me.instance)
-        case .grant(_, _, _, let accepted):
+        case .grant(_, _, _, _, let accepted):
             if accepted != nil { coverage.note(.grantWithAccepted) }
         case .outbid: coverage.note(.outbid)
         case .election: coverage.note(.electionAsked)
         case .electionOK: coverage.note(.electionAnswered)
-        case .prepare, .commit, .confirm, .prepareOK, .confirmOK, .attach, .witnesses, .join,
+        case .prepare, .commit, .confirm, .prepareOK, .confirmOK, .attach, .witnesses, .fork, .join,
             .state,
             .learnOK, .joinRefused, .leave, .stop, .beat, .relay:
             return
@@ -72,12 +72,12 @@ extension Simulation {
         switch envelope.message {
         case .accepted(let number, let attempt):
             history.noteAccept(number, attempt, by: client.instance)
-        case .grant(_, _, _, let accepted):
+        case .grant(_, _, _, _, let accepted):
             if accepted != nil { coverage.note(.grantWithAccepted) }
         case .outbid: coverage.note(.outbid)
         case .view: if !client.witness.isElector { coverage.note(.toldByClient) }
         case .relay(let frame): if frame.body == .close { coverage.note(.relayBounced) }
-        case .prepare, .commit, .confirm, .prepareOK, .confirmOK, .attach, .witnesses, .seek,
+        case .prepare, .commit, .confirm, .prepareOK, .confirmOK, .attach, .witnesses, .fork, .seek,
             .propose, .join, .state, .learnOK, .joinRefused, .election, .electionOK, .leave,
             .stop, .beat:
             return

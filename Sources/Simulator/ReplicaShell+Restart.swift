@@ -157,15 +157,15 @@ extension Simulation {
         let state: Replication.Recovered
         let executor: Executor<ServiceSet>
         do throws(DecodeError) {
-            state = try Replication.Recovered(
-                op: recovered.op, view: recovered.opView, records: recovered.records)
-            let mayLack = drive.isForgetful || drive.lost?.isNew ?? false
-            try drive.ledger.resume(state, isForgetful: mayLack)
-            drive.lost?.isNew = false
             executor =
                 try recovered.snapshot.map { bytes throws(DecodeError) in
                     try Executor(snapshot: bytes)
                 } ?? Executor()
+            state = try Replication.Recovered(
+                op: recovered.op, hash: executor.hash, records: recovered.records)
+            let mayLack = drive.isForgetful || drive.lost?.isNew ?? false
+            try drive.ledger.resume(state, isForgetful: mayLack)
+            drive.lost?.isNew = false
         } catch {
             fail(
                 Violation(
@@ -189,7 +189,7 @@ extension Simulation {
             state.view == nil ? nil : state)
         process.formerly = formerly
         process.executor = executor
-        process.executedView = state.opView
+        process.executedView = recovered.opView
         process.openedAt = executor.service.polls.openVotes.map { ($0, now) }
         step(process, .resume)
         if !process.face.isMember { noteMembers(process) }

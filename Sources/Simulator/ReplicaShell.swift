@@ -85,8 +85,8 @@ extension Simulation {
                 let part = snapshot[
                     snapshot.count * piece / pieces..<snapshot.count * (piece + 1) / pieces]
                 let message = Message.state(
-                    join, view: view, op: process.executor.op, piece: piece, pieces: pieces,
-                    bytes: Array(part))
+                    join, view: view, op: process.executor.op, hash: process.executor.hash,
+                    piece: piece, pieces: pieces, bytes: Array(part))
                 ambush(process, Envelope(to: learner, message))
                 send(id, from: side(of: process, id), .peer(message))
             }
@@ -123,6 +123,11 @@ extension Simulation {
                 backOff(process)
             }
         case .stalled:
+            if let fork = process.replica.fork {
+                let text =
+                    "replica \(process.number) has another log than \(fork.other) at \(fork.op)"
+                fail(Violation(.safety, rule: "one history", text))
+            }
             coverage.note(process.replica.missing == nil ? .stalled : .lostEndNoticed)
         case .leaderFailed(let leader):
             tell { "replica \(process.number): leader \(leader.id) has failed" }

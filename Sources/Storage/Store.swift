@@ -272,7 +272,7 @@ package struct Store: ~Copyable {
         // Moved out and back: with two owners the buffer would be copied.
         self.writer = nil
         for record in records {
-            if case .restored(let op) = record {
+            if case .restored(let op, _) = record {
                 let isThere = checkpoints.contains { $0.op == op }
                 precondition(isThere, "restored \(op) without a checkpoint")
             }

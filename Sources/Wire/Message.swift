@@ -1,5 +1,15 @@
-/// An entry of the log: the batch of one turn of one primary's loop. `(view, last op)` names it:
-/// two entries alike in that are alike in all, and so is everything before them.
+/// Names a log through one of its ops: XXH64 chained over all entries so far. Two logs with the same
+/// hash at the same op are the same up to there (but for one chance in 2^64 and for malice).
+package struct LogHash: Hashable, Sendable {
+    package let rawValue: UInt64
+
+    package init(_ rawValue: UInt64) { self.rawValue = rawValue }
+
+    /// Of a log without entries.
+    package static let beginning = LogHash(0)
+}
+
+/// An entry of the log: the batch of one turn of one primary's loop.
 package struct Entry: Hashable, Sendable {
     /// The view whose primary appended it.
     package var view: ViewNumber
@@ -7,16 +17,45 @@ package struct Entry: Hashable, Sendable {
     /// Milliseconds since 1970 by the primary's clock; the only time that services see.
     package var time: UInt64
     package var batch: Batch
+    /// Of the log through this entry.
+    package var hash: LogHash
 
-    package init(view: ViewNumber, first: OpNumber, time: UInt64, batch: Batch) {
+    /// `parent`: the hash of the log before it.
+    package init(
+        view: ViewNumber, first: OpNumber, time: UInt64, batch: Batch, after parent: LogHash
+    ) {
+        self.init(view: view, first: first, time: time, batch: batch, hash: .beginning)
+        hash = hash(after: parent)
+    }
+
+    /// As it was written or sent by another, `hash` unproved: see `follows`.
+    package init(
+        view: ViewNumber, first: OpNumber, time: UInt64, batch: Batch, hash: LogHash
+    ) {
         precondition(batch.count > 0, "an entry holds at least one request")
         self.view = view
         self.first = first
         self.time = time
         self.batch = batch
+        self.hash = hash
     }
 
     package var last: OpNumber { first + (batch.count - 1) }
+
+    /// Whether the log before it had this hash.
+    package func follows(_ parent: LogHash) -> Bool { hash(after: parent) == hash }
+
+    /// XXH64 of view, first op and time, 8 bytes each, the least significant first, seeded with the
+    /// hash before; with that the batch's XXH64 is seeded.
+    private func hash(after parent: LogHash) -> LogHash {
+        var head: [UInt8] = []
+        head.reserveCapacity(24)
+        LittleEndian.append(view.rawValue, to: &head)
+        LittleEndian.append(first.rawValue, to: &head)
+        LittleEndian.append(time, to: &head)
+        let seed = Checksum.of(head, seed: parent.rawValue)
+        return LogHash(Checksum.of(batch.bytes, seed: seed))
+    }
 }
 
 /// What an elector has accepted in the choice of a view.
@@ -62,24 +101,31 @@ package struct RelayFrame: Equatable, Sendable {
 package enum Message: Equatable, Sendable {
     // Inside a view, primary to backup and to learner.
     case prepare(view: ViewNumber, entry: Entry, commitMax: OpNumber)
-    case commit(view: ViewNumber, commitMax: OpNumber)
+    /// `hash`: of the log through `commitMax`.
+    case commit(view: ViewNumber, commitMax: OpNumber, hash: LogHash)
     /// Asks whether the backup is still in the view; reads wait for the answer.
     case confirm(view: ViewNumber, probe: UInt64)
 
     // Inside a view, backup to primary.
     case prepareOK(view: ViewNumber, op: OpNumber)
     case confirmOK(view: ViewNumber, probe: UInt64)
-    /// The backup is in the view and its log is the primary's through `op`: send what follows.
-    case attach(view: ViewNumber, op: OpNumber)
+    /// The backup is in the view and its log, which has this hash there, is the primary's through `op`:
+    /// send what follows.
+    case attach(view: ViewNumber, op: OpNumber, hash: LogHash)
     /// Client witnesses that are connected to the sender.
     case witnesses([Instance])
+    /// Between members: up to `op` the receiver's log is another than the sender's.
+    case fork(view: ViewNumber, op: OpNumber)
 
     // The choice of view `number`.
     /// `isViewOver`: the view before cannot go on, as its primary's process is proved to have
     /// exited or the sender has proposed and acks nothing in it any more.
     case seek(number: ViewNumber, attempt: Attempt, isViewOver: Bool)
+    /// `committed`: through this op everything is committed, as far as the elector knows. `op`: a
+    /// member's log is its primary's through this one; of a witness 0.
     case grant(
-        number: ViewNumber, attempt: Attempt, committed: OpNumber, accepted: Accepted?)
+        number: ViewNumber, attempt: Attempt, committed: OpNumber, op: OpNumber,
+        accepted: Accepted?)
     /// The elector has granted a higher attempt than the one it was asked for.
     case outbid(number: ViewNumber, attempt: Attempt)
     case propose(attempt: Attempt, view: View)
@@ -88,11 +134,13 @@ package enum Message: Equatable, Sendable {
     case view(View)
 
     // Joining: learner to primary and back.
-    /// `op`: the learner has executed through it, and the entry that ends there is of `view`; 0, 0:
-    /// it needs the whole state.
-    case join(JoinID, Member, op: OpNumber, view: ViewNumber)
-    /// `pieces` 0: the learner's own state after `op` will do, no snapshot is needed.
-    case state(JoinID, view: View, op: OpNumber, piece: Int, pieces: Int, bytes: [UInt8])
+    /// `op`: the learner has executed through it, and its log has this hash there; 0, 0: it needs the
+    /// whole state.
+    case join(JoinID, Member, op: OpNumber, hash: LogHash)
+    /// `hash`: of the log through `op`. `pieces` 0: the learner's own state after `op` will do, no
+    /// snapshot is needed.
+    case state(
+        JoinID, view: View, op: OpNumber, hash: LogHash, piece: Int, pieces: Int, bytes: [UInt8])
     case learnOK(JoinID, op: OpNumber)
     case joinRefused(JoinID, reason: String)
 
@@ -122,24 +170,27 @@ extension Message {
         case .prepare(let view, let entry, let commitMax):
             list.add("prepare", view.rawValue, entry.view.rawValue, entry.first.rawValue)
             list.add(UInt64(entry.batch.count), entry.time, commitMax.rawValue)
+            list.add(entry.hash.rawValue)
             list.fields.append(entry.batch.bytes)
-        case .commit(let view, let commitMax):
-            list.add("commit", view.rawValue, commitMax.rawValue)
+        case .commit(let view, let commitMax, let hash):
+            list.add("commit", view.rawValue, commitMax.rawValue, hash.rawValue)
         case .confirm(let view, let probe): list.add("confirm", view.rawValue, probe)
         case .prepareOK(let view, let op): list.add("prepareok", view.rawValue, op.rawValue)
         case .confirmOK(let view, let probe): list.add("confirmok", view.rawValue, probe)
-        case .attach(let view, let op): list.add("attach", view.rawValue, op.rawValue)
+        case .attach(let view, let op, let hash):
+            list.add("attach", view.rawValue, op.rawValue, hash.rawValue)
         case .witnesses(let instances):
             list.add("witnesses")
             list.add(instances.map(\.description).joined(separator: ","))
+        case .fork(let view, let op): list.add("fork", view.rawValue, op.rawValue)
         case .seek(let number, let attempt, let isViewOver):
             list.add("seek", number.rawValue)
             list.add(attempt)
             list.add(isViewOver ? 1 : 0)
-        case .grant(let number, let attempt, let committed, let accepted):
+        case .grant(let number, let attempt, let committed, let op, let accepted):
             list.add("grant", number.rawValue)
             list.add(attempt)
-            list.add(committed.rawValue)
+            list.add(committed.rawValue, op.rawValue)
             if let accepted {
                 list.add(accepted.attempt)
                 list.add(accepted.view.text)
@@ -157,12 +208,12 @@ extension Message {
         case .view(let view):
             list.add("view")
             list.add(view.text)
-        case .join(let join, let member, let op, let view):
+        case .join(let join, let member, let op, let hash):
             list.add("join", join.rawValue)
             list.add(member.text)
-            list.add(op.rawValue, view.rawValue)
-        case .state(let join, let view, let op, let piece, let pieces, let bytes):
-            list.add("state", join.rawValue, op.rawValue)
+            list.add(op.rawValue, hash.rawValue)
+        case .state(let join, let view, let op, let hash, let piece, let pieces, let bytes):
+            list.add("state", join.rawValue, op.rawValue, hash.rawValue)
             list.add(UInt64(piece), UInt64(pieces))
             list.add(view.text)
             list.fields.append(bytes)
@@ -208,23 +259,29 @@ extension Message {
             let count = try list.number(max: UInt64(Batch.bytesMax) * 2)
             let time = try list.number()
             let commitMax = try OpNumber(list.number())
+            let hash = try list.hash()
             guard count > 0, first.rawValue > 0, entryView <= view else {
                 throw DecodeError("prepare out of range")
             }
             let batch = try Batch(decoding: list.blob(), count: Int(count))
-            let entry = Entry(view: entryView, first: first, time: time, batch: batch)
+            let entry = Entry(
+                view: entryView, first: first, time: time, batch: batch, hash: hash)
             self = .prepare(view: view, entry: entry, commitMax: commitMax)
         case "commit":
             self = try .commit(
-                view: ViewNumber(list.number()), commitMax: OpNumber(list.number()))
+                view: ViewNumber(list.number()), commitMax: OpNumber(list.number()),
+                hash: list.hash())
         case "confirm": self = try .confirm(view: ViewNumber(list.number()), probe: list.number())
         case "prepareok":
             self = try .prepareOK(view: ViewNumber(list.number()), op: OpNumber(list.number()))
         case "confirmok":
             self = try .confirmOK(view: ViewNumber(list.number()), probe: list.number())
         case "attach":
-            self = try .attach(view: ViewNumber(list.number()), op: OpNumber(list.number()))
+            self = try .attach(
+                view: ViewNumber(list.number()), op: OpNumber(list.number()), hash: list.hash())
         case "witnesses": self = try .witnesses(list.instances())
+        case "fork":
+            self = try .fork(view: ViewNumber(list.number()), op: OpNumber(list.number()))
         case "seek":
             self = try .seek(
                 number: ViewNumber(list.number()), attempt: list.attempt(),
@@ -233,10 +290,12 @@ extension Message {
             let number = try ViewNumber(list.number())
             let attempt = try list.attempt()
             let committed = try OpNumber(list.number())
+            let op = try OpNumber(list.number())
             let accepted =
                 try list.isAtEnd ? nil : Accepted(attempt: list.attempt(), view: list.view())
             self = .grant(
-                number: number, attempt: attempt, committed: committed, accepted: accepted)
+                number: number, attempt: attempt, committed: committed, op: op,
+                accepted: accepted)
         case "outbid":
             self = try .outbid(number: ViewNumber(list.number()), attempt: list.attempt())
         case "propose": self = try .propose(attempt: list.attempt(), view: list.view())
@@ -249,10 +308,11 @@ extension Message {
                 throw DecodeError("bad member")
             }
             self = try .join(
-                join, member, op: OpNumber(list.number()), view: ViewNumber(list.number()))
+                join, member, op: OpNumber(list.number()), hash: list.hash())
         case "state":
             let join = try JoinID(list.number())
             let op = try OpNumber(list.number())
+            let hash = try list.hash()
             let piece = try Int(list.number(max: 1 << 30))
             let pieces = try Int(list.number(max: 1 << 30))
             let view = try list.view()
@@ -260,7 +320,8 @@ extension Message {
                 throw DecodeError("piece \(piece) of \(pieces)")
             }
             self = try .state(
-                join, view: view, op: op, piece: piece, pieces: pieces, bytes: list.blob())
+                join, view: view, op: op, hash: hash, piece: piece, pieces: pieces,
+                bytes: list.blob())
         case "learnok": self = try .learnOK(JoinID(list.number()), op: OpNumber(list.number()))
         case "joinrefused": self = try .joinRefused(JoinID(list.number()), reason: list.text())
         case "election":
@@ -340,6 +401,8 @@ private struct FieldReader {
         }
         return value
     }
+
+    mutating func hash() throws(DecodeError) -> LogHash { try LogHash(number(max: .max)) }
 
     mutating func instance() throws(DecodeError) -> Instance {
         guard let instance = try Instance(text: text()) else {

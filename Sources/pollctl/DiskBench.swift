@@ -84,7 +84,7 @@ struct DiskBench {
         return .entry(
             Entry(
                 view: ViewNumber(1), first: OpNumber(op), time: 1_700_000_000_000 &+ op,
-                batch: batch))
+                batch: batch, after: .beginning))
     }
 
     private func append(_ path: String, bytesPerTurn: Int) throws -> Rate {

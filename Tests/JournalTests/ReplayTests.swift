@@ -22,7 +22,9 @@ import Wire
     static func entry(_ first: UInt64, count: Int = 1, view: UInt64) -> Entry {
         var batch = Batch()
         for _ in 0..<count { batch.append(Request(command: [1])) }
-        return Entry(view: ViewNumber(view), first: OpNumber(first), time: 1, batch: batch)
+        return Entry(
+            view: ViewNumber(view), first: OpNumber(first), time: 1, batch: batch,
+            after: .beginning)
     }
 
     @Test(arguments: [
@@ -49,10 +51,10 @@ import Wire
     @Test func stateThatIsMissing() throws {
         var replay = Replay(base: .beginning, firstOp: OpNumber(1))
         for record in Self.before { try replay.take(record) }
-        try replay.take(.restored(op: OpNumber(9)))
+        try replay.take(.restored(op: OpNumber(9), hash: .beginning))
         #expect(replay.stateMissing == OpNumber(9))
         #expect(throws: DecodeError.self) { try replay.recovered() }
-        try replay.take(.restored(op: OpNumber(0)))
+        try replay.take(.restored(op: OpNumber(0), hash: .beginning))
         try replay.take(.entry(Self.entry(1, view: 4)))
         #expect(replay.stateMissing == nil)
         #expect(try replay.recovered().last == OpNumber(1))
@@ -133,7 +135,7 @@ import Wire
             firstOp: OpNumber(1))
         for record in Self.before { try longer.take(record) }
         #expect(throws: DecodeError.self) { try longer.recovered() }
-        try replay.take(.restored(op: OpNumber(9)))
+        try replay.take(.restored(op: OpNumber(9), hash: .beginning))
         try replay.take(.entry(Self.entry(10, view: 3)))
         #expect(try replay.recovered().entries.map(\.first.rawValue) == [10])
         #expect(!replay.isBaseUnused)

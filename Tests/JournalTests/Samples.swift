@@ -52,7 +52,8 @@ enum Sample {
                 Request(call: Bool.random(using: &generator) ? call : nil, command: command))
         }
         return Entry(
-            view: ViewNumber(view), first: OpNumber(first), time: generator.number(), batch: batch)
+            view: ViewNumber(view), first: OpNumber(first), time: generator.number(), batch: batch,
+            after: LogHash(generator.number()))
     }
 
     static func attempt(_ generator: inout Generator) -> Attempt {
@@ -64,7 +65,9 @@ enum Sample {
         let number = ViewNumber(generator.number())
         switch Int.random(in: 0..<7, using: &generator) {
         case 0: return .truncated(after: OpNumber(generator.number()))
-        case 1: return .restored(op: OpNumber(generator.number()))
+        case 1:
+            return .restored(
+                op: OpNumber(generator.number()), hash: LogHash(generator.number()))
         case 2: return .view(view(number.rawValue, &generator))
         case 3: return .promised(number: number, attempt(&generator))
         case 4:
@@ -80,7 +83,8 @@ enum Sample {
     static func entry(_ first: UInt64, size: Int = 20) -> Entry {
         var batch = Batch()
         batch.append(Request(command: [UInt8](repeating: UInt8(first & 0xff), count: size)))
-        return Entry(view: ViewNumber(1), first: OpNumber(first), time: 5, batch: batch)
+        return Entry(
+            view: ViewNumber(1), first: OpNumber(first), time: 5, batch: batch, after: .beginning)
     }
 }
 

@@ -95,7 +95,7 @@ private struct Desk {
 }
 
 private let hello = RelayFrame.Body.data(
-    Message.commit(view: ViewNumber(3), commitMax: OpNumber(7)).fields)
+    Message.commit(view: ViewNumber(3), commitMax: OpNumber(7), hash: .beginning).fields)
 
 /// Each rule of the paths as a short story. Numbers of paths: 3, 5, … are opened by replica 2.
 @Suite struct PathsTests {
@@ -107,7 +107,7 @@ private let hello = RelayFrame.Body.data(
         #expect(backup.route == nil)
         #expect(backup.got(3, .accept) == ["up 1", "heard 1"])
         #expect(backup.route == .relay(via: ann, path: 3))
-        #expect(backup.got(3, hello) == ["from 1: commit 3 7"])
+        #expect(backup.got(3, hello) == ["from 1: commit 3 7 0"])
     }
 
     @Test func primaryWaitsForTheBackupAndAccepts() {
@@ -115,7 +115,7 @@ private let hello = RelayFrame.Body.data(
         #expect(primary.told(.directDown(two)) == ["down 2"])
         #expect(primary.got(3, .open) == ["via a: accept 3", "up 2", "heard 2"])
         #expect(primary.route == .relay(via: ann, path: 3))
-        #expect(primary.got(3, hello) == ["from 2: commit 3 7"])
+        #expect(primary.got(3, hello) == ["from 2: commit 3 7 0"])
     }
 
     @Test func withoutClientsThereIsNoPath() {

@@ -53,7 +53,7 @@ struct World {
         case "create":
             // With a second number: from the services' state as it was after that op.
             let after = numbers.count > 1 ? numbers[1] : 0
-            step(numbers[0], .create(after: OpNumber(after)))
+            step(numbers[0], .create(after: OpNumber(after), hash: .beginning))
         case "join":
             joins += 1
             step(numbers[0], .join(primary: Instance(numbers[1]), JoinID(joins)))
@@ -70,6 +70,12 @@ struct World {
         case "disk": disks.append((Instance(numbers[0]), []))
         case "lose":
             // The newest records of a replica's disk: they were not synced when it was killed.
+            if let index = disks.firstIndex(where: { $0.instance == Instance(numbers[0]) }) {
+                disks[index].records.removeLast(Int(numbers[1]))
+            }
+        case "older":
+            // Its disk is an older copy of itself: what it goes on with is another history.
+            history = [:]
             if let index = disks.firstIndex(where: { $0.instance == Instance(numbers[0]) }) {
                 disks[index].records.removeLast(Int(numbers[1]))
             }
@@ -273,7 +279,8 @@ struct World {
         case .sendState(let to, let join, _):
             guard let view = replica.view else { return }
             let state = Message.state(
-                join, view: view, op: replica.commitMin, piece: 0, pieces: 1, bytes: [])
+                join, view: view, op: replica.commitMin, hash: replica.commitHash, piece: 0,
+                pieces: 1, bytes: [])
             queue.append((Channel(from: Instance(number), to: to), state))
             output.append("\(number) send \(to) state through \(replica.commitMin)")
             step(number, .stateSent(to: to, join: join, op: replica.commitMin))
@@ -319,7 +326,7 @@ struct World {
         switch record {
         case .entry(let entry): "append \(range(entry)) of view \(entry.view)"
         case .truncated(let op): "write truncated \(op)"
-        case .restored(let op): "write restored \(op)"
+        case .restored(let op, _): "write restored \(op)"
         case .view(let view): "write \(text(view))"
         case .promised(let number, let attempt): "write promised \(number) \(attempt)"
         case .accepted(let accepted):
@@ -334,12 +341,14 @@ struct World {
             "prepare view \(view) ops \(range(entry)) of view \(entry.view) commit \(commitMax)"
         case .propose(let attempt, let view): "propose \(attempt) \(text(view))"
         case .view(let view): text(view)
-        case .grant(let number, let attempt, _, let accepted):
+        case .grant(let number, let attempt, _, _, let accepted):
             "grant \(number) \(attempt)" + (accepted.map { " accepted \($0.attempt)" } ?? "")
-        case .join(let join, _, let op, let view):
-            "join \(join)" + (op.rawValue > 0 ? " has \(op) of view \(view)" : "")
+        case .join(let join, _, let op, _):
+            "join \(join)" + (op.rawValue > 0 ? " has \(op)" : "")
+        case .commit(let view, let commitMax, _): "commit \(view) \(commitMax)"
+        case .attach(let view, let op, _): "attach \(view) \(op)"
         case .state: "state"
-        case .commit, .confirm, .prepareOK, .confirmOK, .attach, .witnesses, .seek, .outbid,
+        case .confirm, .prepareOK, .confirmOK, .witnesses, .fork, .seek, .outbid,
             .accepted, .learnOK, .joinRefused, .election, .electionOK, .leave, .stop, .beat, .relay:
             message.fields.map { String(decoding: $0, as: UTF8.self) }.joined(separator: " ")
         }

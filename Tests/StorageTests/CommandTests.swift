@@ -85,7 +85,7 @@ import Wire
         try Data(bytes).write(to: URL(filePath: path))
         let rotten = try run([folder])
         #expect(rotten.status == 74)
-        #expect(rotten.error.hasPrefix("pollctl: \(path), offset 8"), "\(rotten.error)")
+        #expect(rotten.error.hasPrefix("pollctl: \(path), offset 9"), "\(rotten.error)")
         #expect(rotten.error.contains(", op 4: rot"), "\(rotten.error)")
         #expect(try run([folder + "/none"]).status == 74)
         #expect(try run([]).status == 64)

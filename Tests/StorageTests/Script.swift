@@ -33,7 +33,7 @@ struct Model {
             case .truncated(let op):
                 state.log.removeAll { $0.last > op }
                 state.op = op
-            case .restored(let op):
+            case .restored(let op, _):
                 state.log = []
                 state.op = op
             case .view(let view):
@@ -92,7 +92,9 @@ enum Sample {
         for _ in 0..<count {
             batch.append(Request(command: [UInt8](repeating: fill, count: size)))
         }
-        return Entry(view: ViewNumber(view), first: first, time: 1_700_000_000_000, batch: batch)
+        return Entry(
+            view: ViewNumber(view), first: first, time: 1_700_000_000_000, batch: batch,
+            after: .beginning)
     }
 }
 
@@ -175,8 +177,8 @@ struct Script {
         if Int.random(in: 0..<12, using: &generator) == 0 {
             let op = model.state(model.records.count).op + 3
             try store.receive(op: op, view: ViewNumber(1), snapshot: Model.snapshot(op))
-            records.append(.restored(op: op))
-            model.records.append(.restored(op: op))
+            records.append(.restored(op: op, hash: .beginning))
+            model.records.append(.restored(op: op, hash: .beginning))
         }
         try store.append(records)
         if let beside {
@@ -194,7 +196,7 @@ struct Script {
         // Some of what is in the log, at an entry's end.
         let ends = state.log.map(\.last).filter { $0 > committed }
         if let op = ends.randomElement(using: &generator) { committed = op }
-        if case .restored(let op)? = records.last { committed = op }
+        if case .restored(let op, _)? = records.last { committed = op }
         if Int.random(in: 0..<4, using: &generator) == 0 {
             let op = committed
             if op.rawValue > 0 { try checkpoint(&store) }

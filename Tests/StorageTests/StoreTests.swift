@@ -252,7 +252,7 @@ private func refusal(_ body: () throws -> Void) -> StoreError? {
         }
         disk.state.withLock {
             $0.kill()
-            $0.spoil("/d/segment-1") { $0[SegmentHeader.byteCount + 70] ^= 1 }
+            $0.spoil("/d/segment-1") { $0[SegmentHeader.byteCount + 78] ^= 1 }
         }
         let before = disk.state.withLock { $0.names }
         let refusal = refusal { _ = try open(disk) }
@@ -261,7 +261,7 @@ private func refusal(_ body: () throws -> Void) -> StoreError? {
             return
         }
         #expect(path == "/d/segment-1")
-        #expect(reason.hasPrefix("offset 169, op 2: rot"), "\(reason)")
+        #expect(reason.hasPrefix("offset 177, op 2: rot"), "\(reason)")
         #expect(disk.state.withLock { $0.names } == before)
 
         var store = try Store(
@@ -278,7 +278,7 @@ private func refusal(_ body: () throws -> Void) -> StoreError? {
         #expect(store.former == [Sample.identity.instance])
         try store.receive(
             op: OpNumber(9), view: ViewNumber(1), snapshot: Model.snapshot(OpNumber(9)))
-        try store.append([.restored(op: OpNumber(9)), entry(10)])
+        try store.append([.restored(op: OpNumber(9), hash: .beginning), entry(10)])
         try store.sync()
         _ = consume store
         disk.state.withLock { $0.kill() }
@@ -361,7 +361,7 @@ private func refusal(_ body: () throws -> Void) -> StoreError? {
         func receive(_ store: inout Store, _ op: UInt64, _ more: [Record] = []) throws {
             let at = OpNumber(op)
             try store.receive(op: at, view: ViewNumber(1), snapshot: Model.snapshot(at))
-            try store.append([.restored(op: at)] + more)
+            try store.append([.restored(op: at, hash: .beginning)] + more)
             try store.sync()
         }
         do {
@@ -398,10 +398,10 @@ private func refusal(_ body: () throws -> Void) -> StoreError? {
         let other = ServiceID(high: 9, low: 9)
         #expect(look(other, nil)?.description.contains("not of \(other)") == true)
         #expect(look(nil, ReplicaID(id: 5))?.description.contains("not 5") == true)
-        disk.state.withLock { $0.spoil("/d/identity") { $0[16] = UInt8(ascii: "2") } }
+        disk.state.withLock { $0.spoil("/d/identity") { $0[16] = UInt8(ascii: "3") } }
         #expect(
             look(nil, nil)?.description
-                == "/d/identity: format 2; this program reads 1; put the right file "
+                == "/d/identity: format 3; this program reads 2; put the right file "
                 + "back, or start in an empty folder and join")
         disk.state.withLock { $0.take("/d/identity") }
         // A first segment without a record is what an interrupted beginning leaves.

@@ -100,24 +100,30 @@ private func commands(in bytes: [UInt8], splitAt cut: Int) -> [[[UInt8]]]? {
         batch.append(tag: 1, 300, 7, 2)
         let number = ViewNumber(7)
         let attempt = Attempt(counter: 2, proposer: Instance(0xabc))
-        let entry = Entry(view: ViewNumber(6), first: OpNumber(9), time: 1_234, batch: batch)
+        let entry = Entry(
+            view: ViewNumber(6), first: OpNumber(9), time: 1_234, batch: batch,
+            after: LogHash(.max))
         return [
             .prepare(view: number, entry: entry, commitMax: OpNumber(8)),
-            .commit(view: number, commitMax: OpNumber(8)), .confirm(view: number, probe: 5),
+            .commit(view: number, commitMax: OpNumber(8), hash: LogHash(.max)),
+            .confirm(view: number, probe: 5),
             .prepareOK(view: number, op: OpNumber(10)), .confirmOK(view: number, probe: 5),
-            .attach(view: number, op: OpNumber(3)), .witnesses([]),
+            .attach(view: number, op: OpNumber(3), hash: LogHash(1)), .witnesses([]),
+            .fork(view: number, op: OpNumber(3)),
             .witnesses([Instance(1), Instance(2)]),
             .seek(number: number, attempt: attempt, isViewOver: true),
             .grant(
-                number: number, attempt: attempt, committed: OpNumber(0), accepted: nil),
+                number: number, attempt: attempt, committed: OpNumber(0), op: OpNumber(0),
+                accepted: nil),
             .grant(
-                number: number, attempt: attempt, committed: OpNumber(6),
+                number: number, attempt: attempt, committed: OpNumber(6), op: OpNumber(7),
                 accepted: Accepted(attempt: attempt, view: view)),
             .outbid(number: number, attempt: attempt), .propose(attempt: attempt, view: view),
             .accepted(number: number, attempt: attempt), .view(view),
-            .join(JoinID(5), member, op: OpNumber(4), view: number),
+            .join(JoinID(5), member, op: OpNumber(4), hash: LogHash(8)),
             .state(
-                JoinID(5), view: view, op: OpNumber(4), piece: 1, pieces: 2, bytes: [0, 13, 10]),
+                JoinID(5), view: view, op: OpNumber(4), hash: LogHash(8), piece: 1, pieces: 2,
+                bytes: [0, 13, 10]),
             .learnOK(JoinID(5), op: OpNumber(4)), .joinRefused(JoinID(5), reason: "place taken"),
             .election(view: number, id: other.id), .electionOK(view: number),
             .leave(Instance(3)), .stop, .beat(view: number, committed: OpNumber(7)),
@@ -128,7 +134,10 @@ private func commands(in bytes: [UInt8], splitAt cut: Int) -> [[[UInt8]]]? {
             .relay(
                 RelayFrame(
                     from: Instance(3), to: Instance(4), path: 7,
-                    .data(Message.commit(view: number, commitMax: OpNumber(9)).fields))),
+                    .data(
+                        Message.commit(
+                            view: number, commitMax: OpNumber(9), hash: .beginning
+                        ).fields))),
         ]
     }
 

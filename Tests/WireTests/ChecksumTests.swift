@@ -1,4 +1,4 @@
-import Journal
+import Wire
 import Testing
 
 @Suite struct ChecksumTests {
@@ -19,5 +19,20 @@ import Testing
         for (bytes, seed, expected) in cases {
             #expect(Checksum.of(bytes, seed: seed) == expected, "\(bytes.count) bytes")
         }
+    }
+
+    /// The entry in protocol.md, "Messages"; by the reference implementation, too.
+    @Test func hashOfAnEntry() throws {
+        let bytes: [UInt8] = [0, 7, 2, 1, 3] + Array("ann".utf8) + [2]
+        let shown = try Batch(decoding: bytes, count: 1)
+        let entry = Entry(
+            view: ViewNumber(2), first: OpNumber(2), time: 1_795_232_293_572, batch: shown,
+            after: LogHash(1))
+        #expect(entry.hash == LogHash(13_527_413_826_009_398_257))
+        #expect(entry.follows(LogHash(1)))
+        #expect(!entry.follows(.beginning))
+        var later = entry
+        later.time += 1
+        #expect(!later.follows(LogHash(1)))
     }
 }
