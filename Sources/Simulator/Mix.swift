@@ -74,7 +74,8 @@ struct Mix {
     var checkpoints: Int
     var keptMax: KeptMax
 
-    init(_ random: inout Random, shape: Shape?, election given: Election?) {
+    /// `disks`: some replicas have disks whatever the seed draws.
+    init(_ random: inout Random, shape: Shape?, election given: Election?, disks: Bool) {
         let drawn: Shape =
             switch random.int(0...9) {
             case 0...6: .pair
@@ -147,7 +148,7 @@ struct Mix {
         }
         if others.chance(100) { ids[0] = ids[1] }
         var chances = 0
-        if others.chance(500) { chances = others.chance(700) ? 1_000 : 500 }
+        if others.chance(500) || disks { chances = others.chance(700) ? 1_000 : 500 }
         hasDisk = []
         for _ in 0..<Simulation.slots { hasDisk.append(others.chance(chances)) }
         syncMax = others.element([100, 2_000, 20_000]) ?? 100

@@ -13,6 +13,8 @@ package final class Simulation {
         package var shape: Shape?
         /// Nil: the seed says.
         package var election: Election?
+        /// Some replicas have disks, whatever the seed says.
+        package var disks = false
         package var breakage: Breakage?
         /// Gets the run's story, a line each.
         package var tell: (@Sendable (String) -> Void)?
@@ -93,7 +95,8 @@ package final class Simulation {
     package init(_ options: Options) {
         self.options = options
         random = Random(seed: options.seed &* 0x2545_f491_4f6c_dd1d &+ 1)
-        mix = Mix(&random, shape: options.shape, election: options.election)
+        mix = Mix(
+            &random, shape: options.shape, election: options.election, disks: options.disks)
         var timing = Timing(suspectTicks: mix.suspectTicks, beatTicks: mix.beatTicks)
         timing.drainTicksMax = 20
         timing.retryTicks = 6

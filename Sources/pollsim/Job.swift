@@ -8,6 +8,7 @@ import Synchronization
 struct Job: Sendable {
     var shape: Shape?
     var election: Election?
+    var disks = false
     var breakage: Breakage?
     var first: UInt64 = 0
     var count: UInt64 = 1
@@ -26,11 +27,15 @@ struct Job: Sendable {
     var flags: String {
         (shape.map { " --shape \($0.rawValue)" } ?? "")
             + (election.map { " --election \($0.rawValue)" } ?? "")
+            + (disks ? " --disks" : "")
             + (breakage.map { " --breakage \($0.rawValue)" } ?? "")
     }
 
     private func options(_ seed: UInt64) -> Simulation.Options {
-        Simulation.Options(seed: seed, shape: shape, election: election, breakage: breakage)
+        var options = Simulation.Options(
+            seed: seed, shape: shape, election: election, breakage: breakage)
+        options.disks = disks
+        return options
     }
 
     // MARK: One seed

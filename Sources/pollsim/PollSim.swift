@@ -26,6 +26,7 @@ enum PollSim {
         Flag(
             "--election", value: "sticky|bully", default: "as each seed draws, pairs sticky",
             "who leads a group"),
+        Flag("--disks", "give replicas disks (default: every second seed draws some)"),
         Flag("--threads", value: "N", default: "one for each core", "how many seeds at a time"),
         Flag(
             "--digests",
@@ -76,6 +77,7 @@ enum PollSim {
                 "--election", default: "", of: Election.allCases.map(\.rawValue))
             job.election = Election(rawValue: name)
         }
+        job.disks = arguments.isSet("--disks")
         if let name = arguments.string("--breakage") {
             let all = Breakage.allCases.map(\.rawValue)
             _ = try arguments.choice("--breakage", default: "", of: all)
