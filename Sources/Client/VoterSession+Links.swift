@@ -172,6 +172,7 @@ extension VoterSession {
         // A view may differ in its witnesses alone, which is nothing to people.
         let words = Self.describe(news)
         outbox.notices.append(view?.members == news.members ? .detail(words) : .news(words))
+        if let view, view.isBehindForce(of: news) { doubtResults(into: &outbox) }
         view = news
         hint = nil
         for index in links.indices {
