@@ -28,6 +28,9 @@ struct VoterLink: Equatable, Sendable {
     let id: LinkID
     /// All spellings of the replica's address that are known; the first one was dialed.
     var aliases: [Address]
+    /// The one of `aliases` that is known from the replica's HELLO alone: as the primary it said
+    /// where the primary is. Never the first one.
+    var claim: Address?
     var phase = Phase.dialing
     /// When the phase began.
     var since: UInt64

@@ -71,6 +71,7 @@ extension VoterSession {
             // The same process under another spelling of its address.
             let spelling = links[link].aliases[0]
             if !links[twin].aliases.contains(spelling) { links[twin].aliases.append(spelling) }
+            if links[twin].claim == spelling { links[twin].claim = nil }
             if greeting.service == links[twin].service, let news = greeting.view {
                 adopt(news, into: &outbox)
             }
@@ -101,6 +102,7 @@ extension VoterSession {
             !links[index].aliases.contains(address)
         {
             links[index].aliases.append(address)
+            links[index].claim = address
         }
         if let place = endpoints.firstIndex(where: { $0.address == links[index].aliases[0] }) {
             endpoints[place].failures = 0
@@ -170,6 +172,7 @@ extension VoterSession {
         // A view may differ in its witnesses alone, which is nothing to people.
         let words = Self.describe(news)
         outbox.notices.append(view?.members == news.members ? .detail(words) : .news(words))
+        if let view, view.isBehindForce(of: news) { doubtResults(into: &outbox) }
         view = news
         hint = nil
         for index in links.indices {
@@ -225,7 +228,19 @@ extension VoterSession {
     }
 
     mutating func adoptWitnessView(into outbox: inout VoterOutbox) {
-        if let view = witness.view { adopt(VoterView(view), into: &outbox) }
+        guard let view = witness.view else { return }
+        for member in view.members { dropClaims(of: member) }
+        adopt(VoterView(view), into: &outbox)
+    }
+
+    /// A connection taken for one to another member would stand for it for ever: that member would
+    /// not be dialed, and were it the primary, this voter would ask to join at the wrong place.
+    private mutating func dropClaims(of member: Member) {
+        for index in links.indices
+        where links[index].claim == member.address && links[index].instance != member.instance {
+            links[index].claim = nil
+            links[index].aliases.removeAll { $0 == member.address }
+        }
     }
 
     // MARK: What is due

@@ -36,6 +36,10 @@ extension VoterSession {
             if kind == "view" { askAgain(index, into: &outbox) }
             return
         }
+        // What is asked for and announced elsewhere than where this voter joins comes again upon the
+        // JOIN there. A service that was led on by force may have forgotten it: then it must not
+        // come into the log.
+        if kind == "vote" || kind == "result", links[index].joining == .none { return }
         do throws(DecodeError) {
             switch kind {
             case "vote": try onVote(index, fields.dropFirst(), into: &outbox)

@@ -55,7 +55,7 @@ extension VoterSession {
     }
 
     private mutating func take(_ result: PollResult, into outbox: inout VoterOutbox) {
-        nextResult = result.id + 1
+        accepted.append(result)
         unwritten.append(result)
         if promptedVote == result.id {
             breakPrompt(into: &outbox)
@@ -106,7 +106,10 @@ extension VoterSession {
             askResults(in: 0)
             return
         }
-        guard links[index].service == service, let items = value.items else { return }
+        // As with pushes: joined again, it asks again.
+        guard links[index].joining != .none, links[index].service == service,
+            let items = value.items
+        else { return }
         let before = nextResult
         for item in items {
             do {

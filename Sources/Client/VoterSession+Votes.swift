@@ -24,7 +24,7 @@ extension VoterSession {
             return
         }
         switch verification {
-        case .needed(_, let service): verify(index, from: service.nextID, into: &outbox)
+        case .needed(let service): verify(index, from: service.nextID, into: &outbox)
         case .done:
             guard links[index].joining == .none else { return }
             links[index].joining = .asked

@@ -107,8 +107,8 @@ package struct VoterSession: Equatable, Sendable {
     var hasInputEnded = false
 
     // Results.
-    /// The result that is accepted next; all before it are in `unwritten` or in the log.
-    var nextResult: UInt64
+    /// All results that were accepted; each is in `unwritten` or in the log.
+    var accepted: ResultChain
     /// Results that came too early, ascending, at most `keptMax`.
     var early: [PollResult] = []
     /// When to ask for the results from `nextResult` on; nil: nothing seems to be missing.
@@ -139,13 +139,16 @@ package struct VoterSession: Equatable, Sendable {
         self.instance = instance
         random = SplitMix64(seed: seed)
         witness = Witness(instance: instance, hearingTicksMax: 500)
-        verification = log.last == nil ? .done : .needed(log: log, service: ResultChain())
-        nextResult = log.nextID
+        verification = log.last == nil ? .done : .needed(service: ResultChain())
+        accepted = log
         for address in settings.servers where !endpoints.contains(where: { $0.address == address })
         {
             endpoints.append(Endpoint(address: address))
         }
     }
+
+    /// The result that is accepted next.
+    var nextResult: UInt64 { accepted.nextID }
 
     /// Whether a line from the terminal is waited for.
     package var isAsking: Bool { promptedVote != nil }

@@ -54,7 +54,9 @@ extension Server {
             add("proto", Int64(version.rawValue))
             add("id", Int64(connection.number))
             add("service", service?.description)
-            add("mode", isPrimary ? "primary" : "backup")
+            // Of the view that is shown, which the disk may keep behind the newest: a client takes
+            // the address of that view's primary for this replica's.
+            add("mode", view?.primary.instance == me.instance ? "primary" : "backup")
             add("view", Int64(view?.number.rawValue ?? 0))
             add("primary", view?.primary.address.description)
             add("backup", view?.backups.first?.address.description)

@@ -81,6 +81,30 @@ import Wire
         #expect(other.dialed() == [], "and is not dialed again")
     }
 
+    /// 1. Bob says that it is the primary, and names Ann's address as the primary's.
+    /// 2. The view comes with the instances: that address is another replica's.
+    @Test func aReplicaIsNotTakenForAnother() throws {
+        var stage = Stage()
+        try stage.accept(bob, view: view, isPrimary: true, instance: 2)
+        try stage.refuse(ann)
+        try stage.witnessView(3, primary: (ann, 1), backup: (bob, 2), from: bob)
+        let view = VoterView(number: ViewNumber(3), primary: ann, backups: [bob])
+        try stage.accept(ann, view: view, isPrimary: true, instance: 1)
+        #expect(stage.sent(ann) == ["JOIN eve 1"])
+    }
+
+    /// What a dial has shown is no mere word, whatever a view says: it would be dialed for ever.
+    @Test func aDialIsBelievedMoreThanAView() throws {
+        let named = Address(host: "localhost", port: 7001)
+        var stage = Stage(servers: [named, ann])
+        let alone = VoterView(number: ViewNumber(2), primary: ann, backups: [])
+        try stage.accept(named, view: alone, isPrimary: true, instance: 1)
+        try stage.accept(ann, view: alone, isPrimary: true, instance: 1)
+        try stage.witnessView(3, primary: (ann, 9), backup: nil, from: named)
+        stage.wait(1_000)
+        #expect(stage.dialed() == [])
+    }
+
     @Test func anotherServiceIsReportedOnceAndNotUsed() throws {
         var stage = Stage(servers: [ann, bob, cem])
         try stage.settle()

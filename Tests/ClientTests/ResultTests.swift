@@ -157,7 +157,99 @@ import Wire
             Issue.record("\(String(describing: stage.ending))")
             return
         }
-        #expect(text.hasSuffix("eve.log is the log of another service; use another --log"))
+        #expect(text.hasPrefix("eve.log cannot be continued: the service has "))
+    }
+
+    // MARK: Force
+
+    private static let forced = VoterView(
+        number: ViewNumber(1_000_002), primary: bob, backups: [])
+
+    /// Joined at Ann with four results in the log; then Bob alone leads, promoted by force.
+    private func stageBeyondForce() throws -> Stage {
+        var stage = Stage()
+        try stage.settle()
+        for result in Self.log(Self.four) {
+            try stage.result(Int64(result.id), Int64(result.yes), Int64(result.no))
+        }
+        stage.write()
+        // Of what is lost: an open vote, a result that is early, and one that comes late.
+        try stage.vote(5)
+        try stage.result(6)
+        #expect(stage.sent(bob) == ["CAST 5 yes"])
+        try stage.reply(bob, .simple("HELD"))
+        _ = stage.sent(ann)
+        try stage.view(Int64(Self.forced.number.rawValue), bob, nil, from: bob)
+        try stage.result(5)
+        try stage.vote(7)
+        stage.write()
+        #expect(stage.log.map(\.id) == [1, 2, 3, 4])
+        #expect(stage.sent(ann) == [])
+        #expect(stage.sent(bob) == ["VERIFY 1"], "neither JOIN nor ballot before")
+        return stage
+    }
+
+    @Test func aServiceBehindTheLogEndsTheRun() throws {
+        var stage = try stageBeyondForce()
+        try stage.reply(bob, Self.answer(Self.log(Array(Self.four.prefix(2)))))
+        guard case .io(let text) = stage.ending else {
+            Issue.record("\(String(describing: stage.ending))")
+            return
+        }
+        let words =
+            "eve.log cannot be continued: the service has no result of vote 3, but the log has "
+            + "those of votes 3 to 4. It is"
+        #expect(text.hasPrefix(words), "\(text)")
+        #expect(stage.out.append == [])
+        // Started again, it says the same.
+        var again = Stage(log: Self.log(Self.four))
+        try again.accept(bob, view: Self.forced, isPrimary: true)
+        try again.reply(bob, Self.answer(Self.log(Array(Self.four.prefix(2)))))
+        #expect(again.ending == stage.ending)
+    }
+
+    /// Bob has gone on by itself for so long that it has as many results.
+    @Test func otherResultsOfTheSameVotesEndTheRun() throws {
+        var stage = try stageBeyondForce()
+        try stage.reply(bob, Self.answer(Self.log([(1, 0), (3, 1), (0, 3), (2, 3), (1, 1)])))
+        guard case .io(let text) = stage.ending else {
+            Issue.record("\(String(describing: stage.ending))")
+            return
+        }
+        #expect(text.contains("the service has another result of a vote before 4."), "\(text)")
+    }
+
+    @Test func forceThatLostNothingIsGoneOnAfter() throws {
+        var stage = try stageBeyondForce()
+        try stage.reply(bob, Self.answer(Self.log(Self.four)))
+        #expect(stage.sent(bob) == ["JOIN eve 5"])
+        try stage.ok(bob)
+        try stage.vote(5, from: bob)
+        #expect(stage.sent(bob) == ["CAST 5 yes"])
+        try stage.result(5, from: bob)
+        stage.write()
+        #expect(stage.log.map(\.id) == [1, 2, 3, 4, 5], "vote 6 may have another result now")
+    }
+
+    /// One that knew an older view only: the number rises by less than a million.
+    @Test func forceOfAMemberOfLongAgo() throws {
+        var stage = Stage()
+        try stage.settle()
+        try stage.result(1)
+        stage.write()
+        try stage.view(90, ann, bob, from: ann)
+        _ = stage.sent(ann)
+        try stage.view(1_000_002, bob, nil, from: bob)
+        #expect(stage.sent(bob) == ["VERIFY 1"])
+    }
+
+    @Test func aChangeOfViewsAsksForNoComparison() throws {
+        var stage = Stage()
+        try stage.settle()
+        try stage.result(1)
+        stage.write()
+        try stage.view(9, bob, ann, from: bob)
+        #expect(stage.sent(bob) == ["JOIN eve 2"])
     }
 
     @Test func fullDiskLosesNothing() throws {

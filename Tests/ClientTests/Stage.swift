@@ -187,6 +187,25 @@ struct Stage {
             address, [.bulk(Array("view".utf8)), .integer(number), text(primary), text(backup)])
     }
 
+    /// The view as witnesses are told it, with the replicas' instances.
+    mutating func witnessView(
+        _ number: UInt64, primary: (Address, UInt64), backup: (Address, UInt64)?,
+        from address: Address
+    ) throws {
+        func member(_ address: Address, _ instance: UInt64) -> Member {
+            Member(
+                id: ReplicaID(priority: 0, id: instance), instance: Instance(instance),
+                address: address, host: 1, pid: instance)
+        }
+        let members = [primary] + (backup.map { [$0] } ?? [])
+        let view = View(
+            number: ViewNumber(number), primary: member(primary.0, primary.1),
+            backups: members.dropFirst().map { member($0.0, $0.1) },
+            electorate: members.map { Instance($0.1) }.sorted(), base: OpNumber(0))
+        let fields = Message.view(view).fields.map { RESPValue.bulk($0) }
+        try push(address, [.bulk(Array("witness".utf8))] + fields)
+    }
+
     /// Ann leads, Bob follows, in view 2; joined at Ann.
     mutating func settle(from next: UInt64 = 1) throws {
         let view = VoterView(number: ViewNumber(2), primary: ann, backups: [bob])

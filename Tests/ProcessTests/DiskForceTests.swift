@@ -1,0 +1,47 @@
+import Foundation
+import Testing
+
+extension Disks {
+    /// A server is promoted by force that lacks results which the clients have logged.
+    @Suite(.serialized) struct Forces {
+        @Test func clientsAheadOfTheServiceSaySoAndEnd() throws {
+            let pair = try DiskPair()
+            defer { pair.end() }
+            try pair.begin(ledger: false)
+            _ = try pair.cluster.waitForPair(witnesses: 3)
+            try pair.waitForResults()
+            let leader = try pair.leader()
+            try pair.kill([1 - leader])
+            // The leader goes on alone, by the clients' votes.
+            try pair.waitForResults()
+            try pair.kill([leader])
+            let ahead = pair.names.map { pair.cluster.lines($0) }
+            try pair.start(1 - leader, "primary")
+            let port = pair.cluster.ports[1 - leader]
+            _ = try pair.cluster.eventually("a promotion") { () -> Bool? in
+                (try? RawClient(port).ask("REPLICA PROMOTE FORCE")) == .text("OK") ? true : nil
+            }
+            for (name, log) in zip(pair.names, ahead) {
+                #expect(try pair.cluster.waitForExit(name) == 74)
+                #expect(pair.cluster.lines(name) == log, "written on")
+            }
+            func last(_ name: String) -> String {
+                String(pair.cluster.said(name, "err").split(separator: "\n").last ?? "")
+            }
+            let name = pair.names[0]
+            let text = last(name)
+            #expect(text.hasPrefix("pollclient: \(pair.cluster.log(name)) cannot be continued: "))
+            #expect(text.contains("promote --force"), "\(text)")
+            // Started again, it says the same; with another log it has what the service has.
+            let flags = ["--servers", "127.0.0.1:\(port)", "--name", "again", "--log"]
+            try pair.cluster.start("again", "pollclient", flags + [pair.cluster.log(name)])
+            #expect(try pair.cluster.waitForExit("again") == 74)
+            #expect(last("again") == text)
+            try pair.cluster.start("other", "pollclient", flags + [pair.cluster.log("other")])
+            _ = try pair.cluster.eventually("results") {
+                pair.cluster.lines("other").isEmpty ? nil : true
+            }
+            #expect(ahead[0].starts(with: pair.cluster.lines("other")))
+        }
+    }
+}
