@@ -227,9 +227,13 @@ extension Replica {
         into outbox: inout Outbox
     ) {
         guard let index = backupIndex(number, from), let view else { return }
-        // What a backup has of this view's log is this primary's, or was.
-        noteHad(matched, into: &outbox)
-        guard matched <= op else { return }
+        guard matched <= op else {
+            // What a backup has of this view's log is this primary's, or was. Before it is told to do
+            // without this one it is to see whether what is left is a part of it.
+            outbox.sendAfterSync.append(Envelope(to: from, commitMessage(view)))
+            noteHad(matched, into: &outbox)
+            return
+        }
         if isSameLog(matched, hash) == false {
             noteFork(with: from, at: matched, into: &outbox)
             return

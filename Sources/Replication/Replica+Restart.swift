@@ -98,7 +98,7 @@ extension Replica {
     mutating func leaveAsShort(into outbox: inout Outbox) {
         guard missing != nil, let view else { return }
         for member in view.members where member.instance != me.instance {
-            outbox.send.append(Envelope(to: member.instance, .leave(me.instance)))
+            outbox.sendAfterSync.append(Envelope(to: member.instance, .leave(me.instance)))
         }
     }
 

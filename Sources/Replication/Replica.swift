@@ -323,7 +323,11 @@ package struct Replica: Equatable, Sendable {
         case .seek(let number, let attempt, let isViewOver):
             onSeek(number, attempt, isViewOver, from: from, into: &outbox)
         case .grant(let number, let attempt, let committed, let op, let accepted):
-            if number == view?.number.next { noteCommitted(committed, into: &outbox) }
+            if number == view?.number.next {
+                noteCommitted(committed, into: &outbox)
+                // What a backup has of this view's log is this primary's, or was.
+                if isPrimary { noteHad(op, into: &outbox) }
+            }
             onGrant(number, attempt, op, accepted, from: from, into: &outbox)
         case .outbid(let number, let attempt): onOutbid(number, attempt)
         case .propose(let attempt, let view): onPropose(attempt, view, from: from, into: &outbox)
