@@ -81,4 +81,39 @@ import Wire
         }
         #expect(ends > 0 && blanks > 0)
     }
+
+    /// Killed when the last file was aside and no more; then the folder is found blank, somebody
+    /// begins in it, and the power goes before anything new is there.
+    @Test func aFolderFoundBlankStaysBlank() throws {
+        var generator = Generator(seed: 1)
+        var blanks = 0
+        for budget in 0...80 {
+            let files = SimulatedDisk()
+            try Self.rotten(files, in: 1, checkpoints: false)
+            var fresh = Sample.identity
+            fresh.instance = Instance(77)
+            do {
+                var store = try Store(
+                    folder: "/d", service: nil, id: nil, disk: files, options: Self.options())
+                _ = try store.resume(isPeerReachable: true)
+                files.state.withLock { $0.budget = budget }
+                _ = try? store.renew(fresh)
+            }
+            files.state.withLock { $0.kill() }
+            for _ in 0..<8 {
+                func look() throws -> Identity? {
+                    try Store(
+                        folder: "/d", service: nil, id: nil, disk: files, options: Self.options()
+                    ).identity
+                }
+                let isBlank = try look() == nil
+                files.state.withLock { $0.losePower(&generator) }
+                if isBlank {
+                    blanks += 1
+                    #expect(try look() == nil, "budget \(budget)")
+                }
+            }
+        }
+        #expect(blanks > 0)
+    }
 }
