@@ -36,6 +36,11 @@ extension Simulation {
                 try startBlank(drive, journal)
                 return
             }
+            if drive.isRenewing, identity.instance != drive.instance, options.breakage == nil {
+                // The start before was ended when the new identity was there and no more was done.
+                drive.becomeNew()
+                drive.instance = identity.instance
+            }
             guard let found = try resume(drive, journal) else {
                 try renew(drive, journal, identity)
                 return
