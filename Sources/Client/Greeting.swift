@@ -36,11 +36,11 @@ package struct VoterView: Equatable, Sendable {
 
     package var members: [Address] { [primary] + backups }
 
-    /// Whether somebody has been promoted by force after this view, up to the view `later`. Force
-    /// adds a million to a view's number, all else one. As whoever was promoted may have known an
-    /// older view than this one only, the millions are compared and not the difference.
+    /// Whether somebody has been promoted by force after this view, up to the view `later`. As whoever
+    /// was promoted may have known an older view than this one only, the eras are compared and not
+    /// the difference.
     func isBehindForce(of later: Self) -> Bool {
-        number.rawValue / 1_000_000 != later.number.rawValue / 1_000_000
+        number.era != later.number.era
     }
 }
 

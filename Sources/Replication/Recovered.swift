@@ -9,6 +9,8 @@ package struct Recovered: Equatable, Sendable {
     package private(set) var op: OpNumber
     /// Of the log through `op`.
     package private(set) var opHash: LogHash
+    /// Of the last entry of that, or a later one in which it came here as a state.
+    package private(set) var opView: ViewNumber
     /// The entries behind `op`, contiguous.
     package private(set) var log: [Entry] = []
     /// As an elector of the view after `view`.
@@ -20,17 +22,22 @@ package struct Recovered: Equatable, Sendable {
     package private(set) var hasProposed = false
 
     /// A journal that begins behind `op`, where there is a checkpoint, or at 0; `hash`: of the log
-    /// through that.
-    package init(op: OpNumber = OpNumber(0), hash: LogHash = .beginning) {
+    /// through that, whose last entry is of `view`.
+    package init(
+        op: OpNumber = OpNumber(0), hash: LogHash = .beginning, view: ViewNumber = ViewNumber(0)
+    ) {
         self.op = op
         opHash = hash
+        opView = view
     }
 
     /// Behind a checkpoint of the state after `op`, with all that a journal has since.
     ///
     /// Throws: when no replica can have written these records.
-    package init(op: OpNumber, hash: LogHash, records: [Record]) throws(DecodeError) {
-        self.init(op: op, hash: hash)
+    package init(op: OpNumber, hash: LogHash, view: ViewNumber, records: [Record])
+        throws(DecodeError)
+    {
+        self.init(op: op, hash: hash, view: view)
         for record in records { try replay(record) }
     }
 
@@ -54,6 +61,7 @@ package struct Recovered: Equatable, Sendable {
             }
         case .restored(let restored, let hash):
             (op, opHash, log) = (restored, hash, [])
+            opView = view?.number ?? ViewNumber(0)
         case .view(let news):
             guard news.number > (view?.number ?? ViewNumber(0)) else { return }
             let isSame = view?.primary.instance == news.primary.instance
@@ -80,7 +88,7 @@ package struct Recovered: Equatable, Sendable {
         guard let index = log.firstIndex(where: { $0.last == checkpoint }) else {
             throw DecodeError("a checkpoint at op \(checkpoint), but no entry ends there")
         }
-        (op, opHash) = (checkpoint, log[index].hash)
+        (op, opHash, opView) = (checkpoint, log[index].hash, log[index].view)
         log.removeFirst(index + 1)
     }
 }

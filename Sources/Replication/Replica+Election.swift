@@ -37,7 +37,7 @@ struct Summons: Equatable, Sendable {
 extension Replica {
     /// Whether this replica may ask the electorate for the change that its view needs.
     var mayCampaign: Bool {
-        guard missing == nil, fork == nil else { return false }
+        guard missing == nil else { return false }
         return switch election {
         case .sticky: true
         case .bully: isPrimary || status == .choosing || mustFinish || bid?.phase == .won
@@ -89,7 +89,7 @@ extension Replica {
     mutating func onElection(
         _ number: ViewNumber, _ id: ReplicaID, from: Instance, into outbox: inout Outbox
     ) {
-        guard election == .bully, isMember, missing == nil, fork == nil, !isPrimary, let view,
+        guard election == .bully, isMember, missing == nil, !isPrimary, let view,
             view.number == number, view.contains(from), (id, from) < (me.id, me.instance)
         else { return }
         outbox.send.append(Envelope(to: from, .electionOK(view: number)))

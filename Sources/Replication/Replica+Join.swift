@@ -21,6 +21,7 @@ extension Replica {
         if first.rawValue > 0 { outbox.records.append(.restored(op: first, hash: hash)) }
         (op, commitMin, commitMax, matched) = (first, first, first, first)
         commitHash = hash
+        commitView = ViewNumber(1)
         hasState = true
         let view = View(
             number: ViewNumber(1), primary: me, backups: [], electorate: [me.instance],
@@ -35,14 +36,15 @@ extension Replica {
         guard status == .idle || status == .learning else { return }
         status = .learning
         // What it has not executed is not known to be a part of the history.
-        let has = Learned(op: commitMin, hash: commitHash)
+        let has = Learned(op: commitMin, view: commitView, hash: commitHash)
         let fetch = Fetch(primary: primary, join: join, has: has)
         self.fetch = fetch
         outbox.sendAfterSync.append(Envelope(to: primary, joinRequest(fetch)))
     }
 
     func joinRequest(_ fetch: Fetch) -> Message {
-        .join(fetch.join, me, op: fetch.has.op, hash: fetch.has.hash)
+        .join(
+            fetch.join, me, op: fetch.has.op, view: fetch.has.view, hash: fetch.has.hash)
     }
 
     mutating func onState(_ part: StatePiece, from: Instance, into outbox: inout Outbox) {
@@ -85,6 +87,7 @@ extension Replica {
         log = []
         kept.removeAll()
         commitHash = part.hash
+        commitView = part.view.number
         (op, commitMin, commitMax, matched) = (part.op, part.op, part.op, part.op)
         if part.view.number > (view?.number ?? ViewNumber(0)) {
             learnOfView(part.view, into: &outbox)
@@ -164,6 +167,14 @@ extension Replica {
             refuse(from, join, holder: holder, into: &outbox)
             return
         }
+        guard !isFork(has) else {
+            let reason =
+                "up to op \(has.op) its log is another than that of the service, as no promotion by force "
+                + "explains: its disk is an older copy that has gone on since. Start it with an empty "
+                + "folder to give up what only it has acknowledged (pollctl journal shows it)"
+            outbox.send.append(Envelope(to: from, .joinRefused(join, reason: reason)))
+            return
+        }
         var learner = Learner(member: member, join: join)
         guard isPartOfHistory(has) else {
             learners.append(learner)
@@ -183,6 +194,15 @@ extension Replica {
     /// one knows an older part only: so the op alone does not tell.
     private func isPartOfHistory(_ has: Learned) -> Bool {
         has.op.rawValue > 0 && isSameLog(has.op, has.hash) == true
+    }
+
+    /// Whether what the learner has executed is certainly not a part of this history, and nobody has
+    /// said, by a promotion by force since, that it may be lost.
+    private func isFork(_ has: Learned) -> Bool {
+        guard let view, has.op.rawValue > 0, isSameLog(has.op, has.hash) == false else {
+            return false
+        }
+        return has.view.era >= view.number.era
     }
 
     func refuse(

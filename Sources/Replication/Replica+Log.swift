@@ -66,6 +66,7 @@ extension Replica {
         kept.append(log[..<count])
         commitMin = log[count - 1].last
         commitHash = log[count - 1].hash
+        commitView = log[count - 1].view
         log.removeFirst(count)
     }
 

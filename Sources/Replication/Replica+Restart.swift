@@ -26,6 +26,7 @@ extension Replica {
         op = recovered.last
         (commitMin, commitMax, matched) = (recovered.op, recovered.op, recovered.op)
         commitHash = recovered.opHash
+        commitView = recovered.opView
         hasState = view != nil
         acceptor = Acceptor(granted: recovered.promised, accepted: recovered.accepted)
         counterSeen = recovered.promised?.counter ?? 0

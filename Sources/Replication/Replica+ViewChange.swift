@@ -295,9 +295,7 @@ extension Replica {
 
     mutating func onPromoteByForce(into outbox: inout Outbox) {
         guard let view, mayBePromoted else { return }
-        // Far above what the other side can have reached by itself, so that this view is news to
-        // it when the two meet again.
-        let number = ViewNumber(view.number.rawValue + 1_000_000)
+        let number = ViewNumber(view.number.rawValue + ViewNumber.forceStep)
         let next = View(
             number: number, primary: me, backups: [], electorate: [me.instance], base: commitMax)
         announce(next, into: &outbox)

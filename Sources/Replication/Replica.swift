@@ -96,6 +96,8 @@ package struct Replica: Equatable, Sendable {
     var kept: Kept
     /// Of the log through `commitMin`.
     package internal(set) var commitHash = LogHash.beginning
+    /// Of the last entry of that, or a later one in which it came here as a state.
+    var commitView = ViewNumber(0)
     /// Backup, learner: through this op the log is known to be the primary's. ≤ op.
     var matched = OpNumber(0)
 
@@ -208,9 +210,10 @@ package struct Replica: Equatable, Sendable {
     }
 
     /// Through which op a learner has executed, all of it committed, and its log's hash there: by both
-    /// it is seen whether that is a part of this history. Op 0: nothing.
+    /// it is seen whether that is a part of this history. In which view it did the last of it. Op 0: nothing.
     struct Learned: Equatable, Sendable {
         var op: OpNumber
+        var view: ViewNumber
         var hash: LogHash
     }
 
@@ -334,8 +337,8 @@ package struct Replica: Equatable, Sendable {
         case .accepted(let number, let attempt):
             onAccepted(number, attempt, from: from, into: &outbox)
         case .view(let view): onView(view, from: from, into: &outbox)
-        case .join(let join, let member, let op, let hash):
-            let has = Learned(op: op, hash: hash)
+        case .join(let join, let member, let op, let view, let hash):
+            let has = Learned(op: op, view: view, hash: hash)
             onJoin(join, member, has, from: from, into: &outbox)
         case .state(let join, let view, let op, let hash, let piece, let pieces, let bytes):
             let part = StatePiece(

@@ -148,12 +148,12 @@ extension Server {
         }
     }
 
-    /// Whether it waits for electors and cannot go on meanwhile.
+    /// Whether it waits for electors, or for people, and cannot go on meanwhile.
     var isStalled: Bool {
         guard replica.isMember, let view = replica.view, stalledIn == view.number,
             !replica.acceptsRequests
         else { return false }
-        return isPrimary || replica.status == .choosing
+        return isPrimary || replica.status == .choosing || replica.fork != nil
             || replica.hasFailed(view.primary.instance)
     }
 

@@ -204,7 +204,7 @@ package final class Durable {
         guard let recovered, recovered.view != nil else { return nil }
         do throws(DecodeError) {
             return try Replication.Recovered(
-                op: recovered.op, hash: hash, records: recovered.records)
+                op: recovered.op, hash: hash, view: recovered.opView, records: recovered.records)
         } catch {
             preconditionFailure("the journal contradicts itself: \(error.text)")
         }

@@ -167,7 +167,8 @@ extension Simulation {
                     try Executor(snapshot: bytes)
                 } ?? Executor()
             state = try Replication.Recovered(
-                op: recovered.op, hash: executor.hash, records: recovered.records)
+                op: recovered.op, hash: executor.hash, view: recovered.opView,
+                records: recovered.records)
             let mayLack = drive.isForgetful || drive.lost?.isNew ?? false
             try drive.ledger.resume(state, isForgetful: mayLack)
             drive.lost?.isNew = false

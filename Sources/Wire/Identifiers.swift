@@ -7,6 +7,13 @@ package struct ViewNumber: Hashable, Comparable, Sendable, CustomStringConvertib
     package static func < (a: Self, b: Self) -> Bool { a.rawValue < b.rawValue }
     package var next: Self { Self(rawValue + 1) }
     package var description: String { String(rawValue) }
+
+    /// A promotion by force adds so much, all else 1: far above what another side can have reached by
+    /// itself, so that the view is news to it when the two meet again.
+    package static let forceStep: UInt64 = 1_000_000
+
+    /// Equal as long as nobody has been promoted by force in between.
+    package var era: UInt64 { rawValue / Self.forceStep }
 }
 
 /// The place of a request in the one sequence that all replicas execute. 0: before the first.

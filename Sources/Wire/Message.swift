@@ -134,9 +134,9 @@ package enum Message: Equatable, Sendable {
     case view(View)
 
     // Joining: learner to primary and back.
-    /// `op`: the learner has executed through it, and its log has this hash there; 0, 0: it needs the
-    /// whole state.
-    case join(JoinID, Member, op: OpNumber, hash: LogHash)
+    /// `op`: the learner has executed through it, the last of it in `view`, and its log has this hash
+    /// there; 0, 0, 0: it needs the whole state.
+    case join(JoinID, Member, op: OpNumber, view: ViewNumber, hash: LogHash)
     /// `hash`: of the log through `op`. `pieces` 0: the learner's own state after `op` will do, no
     /// snapshot is needed.
     case state(
@@ -208,10 +208,10 @@ extension Message {
         case .view(let view):
             list.add("view")
             list.add(view.text)
-        case .join(let join, let member, let op, let hash):
+        case .join(let join, let member, let op, let view, let hash):
             list.add("join", join.rawValue)
             list.add(member.text)
-            list.add(op.rawValue, hash.rawValue)
+            list.add(op.rawValue, view.rawValue, hash.rawValue)
         case .state(let join, let view, let op, let hash, let piece, let pieces, let bytes):
             list.add("state", join.rawValue, op.rawValue, hash.rawValue)
             list.add(UInt64(piece), UInt64(pieces))
@@ -308,7 +308,8 @@ extension Message {
                 throw DecodeError("bad member")
             }
             self = try .join(
-                join, member, op: OpNumber(list.number()), hash: list.hash())
+                join, member, op: OpNumber(list.number()), view: ViewNumber(list.number()),
+                hash: list.hash())
         case "state":
             let join = try JoinID(list.number())
             let op = try OpNumber(list.number())

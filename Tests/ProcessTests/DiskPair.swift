@@ -61,7 +61,11 @@ final class DiskPair {
         return process
     }
 
-    func kill(_ indices: [Int]) throws {
+    /// `atOnce`: none sees another's end.
+    func kill(_ indices: [Int], atOnce: Bool = false) throws {
+        for index in indices where atOnce {
+            Foundation.kill(try #require(servers[index]).processIdentifier, SIGSTOP)
+        }
         for index in indices {
             Foundation.kill(try #require(servers[index]).processIdentifier, SIGKILL)
         }

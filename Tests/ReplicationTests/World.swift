@@ -343,7 +343,7 @@ struct World {
         case .view(let view): text(view)
         case .grant(let number, let attempt, _, _, let accepted):
             "grant \(number) \(attempt)" + (accepted.map { " accepted \($0.attempt)" } ?? "")
-        case .join(let join, _, let op, _):
+        case .join(let join, _, let op, _, _):
             "join \(join)" + (op.rawValue > 0 ? " has \(op)" : "")
         case .commit(let view, let commitMax, _): "commit \(view) \(commitMax)"
         case .attach(let view, let op, _): "attach \(view) \(op)"

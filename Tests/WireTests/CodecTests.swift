@@ -120,7 +120,7 @@ private func commands(in bytes: [UInt8], splitAt cut: Int) -> [[[UInt8]]]? {
                 accepted: Accepted(attempt: attempt, view: view)),
             .outbid(number: number, attempt: attempt), .propose(attempt: attempt, view: view),
             .accepted(number: number, attempt: attempt), .view(view),
-            .join(JoinID(5), member, op: OpNumber(4), hash: LogHash(8)),
+            .join(JoinID(5), member, op: OpNumber(4), view: number, hash: LogHash(8)),
             .state(
                 JoinID(5), view: view, op: OpNumber(4), hash: LogHash(8), piece: 1, pieces: 2,
                 bytes: [0, 13, 10]),
