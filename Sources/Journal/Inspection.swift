@@ -86,7 +86,8 @@ package struct Inspection: Sendable {
             case .entry(let entry):
                 report.entries += 1
                 op = entry.last.next
-            case .truncated(let after), .restored(let after, _): op = after.next
+            case .truncated(let after): op = after.next
+            case .restored(let end, _): op = end.op.next
             case .view, .promised, .accepted, .proposed: break
             }
             visit(report.name, reader.lastOffset, reader.offset - reader.lastOffset, record)

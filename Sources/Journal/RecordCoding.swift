@@ -5,7 +5,7 @@ package import Wire
 ///     1 entry      view, first op, time, count, hash of the log (8 bytes, the least significant first),
 ///                  the batch's bytes to the end
 ///     2 truncated  op
-///     3 restored   op, hash of the log
+///     3 restored   view of the entry that ends there, op, hash of the log
 ///     4 view       text
 ///     5 promised   view number, counter, proposer
 ///     6 accepted   counter, proposer, text of the view
@@ -40,8 +40,9 @@ package enum RecordCoding {
             LittleEndian.append(entry.hash.rawValue, to: &bytes)
             bytes.append(contentsOf: entry.batch.bytes)
         case .truncated(let op): VarInt.append(op.rawValue, to: &bytes)
-        case .restored(let op, let hash):
-            VarInt.append(op.rawValue, to: &bytes)
+        case .restored(let end, let hash):
+            VarInt.append(end.view.rawValue, to: &bytes)
+            VarInt.append(end.op.rawValue, to: &bytes)
             LittleEndian.append(hash.rawValue, to: &bytes)
         case .view(let view): bytes.append(contentsOf: view.text.utf8)
         case .promised(let number, let attempt):
@@ -69,8 +70,9 @@ package enum RecordCoding {
         case 1: record = .entry(try content.entry())
         case 2: record = .truncated(after: OpNumber(try content.number()))
         case 3:
+            let view = ViewNumber(try content.number())
             let op = OpNumber(try content.number())
-            record = .restored(op: op, hash: try content.hash())
+            record = .restored(LogEnd(view: view, op: op), hash: try content.hash())
         case 4: record = .view(try content.view())
         case 5:
             let number = try content.viewNumber()

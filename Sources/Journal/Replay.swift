@@ -12,6 +12,8 @@ package struct Recovered: Hashable, Sendable {
     package var view: View?
     /// The log behind `op`, whether committed or not.
     package var entries: [Entry]
+    /// See `Standing.committed`; not before `op`.
+    package var committed: OpNumber
     package var promised: Standing.Promise?
     package var accepted: Accepted?
     package var proposed: ViewNumber?
@@ -84,7 +86,8 @@ package struct Replay: Sendable {
             try standing.apply(record)
             entries.removeSubrange(kept...)
             if let last = entries.last { standing.lastEntryView = last.view }
-        case .restored(let op, _):
+        case .restored(let end, _):
+            let op = end.op
             try standing.apply(record)
             entries.removeAll()
             if op == base.op { isPending = false }
@@ -123,6 +126,7 @@ package struct Replay: Sendable {
         }
         return Recovered(
             op: base.op, opView: base.view, snapshot: nil, view: standing.view, entries: entries,
+            committed: max(base.op, standing.committed),
             promised: standing.promised, accepted: standing.accepted, proposed: standing.proposed)
     }
 }

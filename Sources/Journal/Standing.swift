@@ -23,6 +23,9 @@ package struct Standing: Hashable, Sendable {
     package var proposed: ViewNumber?
     /// The view of the log's last entry; 0 where the log's beginning is not known.
     package var lastEntryView = ViewNumber(0)
+    /// Through this op the log is known to be committed: the last entry of a view with one member, where
+    /// it was at once. What is known besides is not written down.
+    package var committed = OpNumber(0)
 
     package init(op: OpNumber) { self.op = op }
 
@@ -38,13 +41,16 @@ package struct Standing: Hashable, Sendable {
             }
             op = entry.last
             lastEntryView = entry.view
+            if let view, view.number == entry.view, view.backups.isEmpty { committed = op }
         case .truncated(let after):
             guard after <= op else { throw DecodeError("truncated after \(after) of \(op)") }
             op = after
+            committed = min(committed, after)
             // What the entry before was of is known to who has it; here it is any.
             lastEntryView = ViewNumber(0)
-        case .restored(let restored, _):
-            op = restored
+        case .restored(let end, _):
+            op = end.op
+            committed = op
             lastEntryView = ViewNumber(0)
         case .view(let view): try take(view)
         case .promised(let number, let attempt):

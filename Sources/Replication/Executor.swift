@@ -8,6 +8,11 @@ package struct Executor<Service: StateMachine>: Equatable, Sendable {
     package private(set) var op = OpNumber(0)
     /// Of the log through `op`.
     package private(set) var hash = LogHash.beginning
+    /// Of the entry that ends with `op`; 0: there is none.
+    package private(set) var view = ViewNumber(0)
+
+    /// Of the log so far.
+    package var end: LogEnd { LogEnd(view: view, op: op) }
 
     package init() {
         service = Service()
@@ -39,7 +44,7 @@ package struct Executor<Service: StateMachine>: Equatable, Sendable {
             }
         }
         precondition(op == entry.last, "entry to \(entry.last) ended at \(op)")
-        hash = entry.hash
+        (hash, view) = (entry.hash, entry.view)
     }
 
     /// For `Breakage.forgottenSessions`.
@@ -49,6 +54,7 @@ package struct Executor<Service: StateMachine>: Equatable, Sendable {
         var writer = SnapshotWriter()
         writer.add(op.rawValue)
         writer.add(hash.rawValue)
+        writer.add(view.rawValue)
         sessions.write(to: &writer)
         writer.add(service.snapshot())
         return writer.bytes
@@ -58,6 +64,7 @@ package struct Executor<Service: StateMachine>: Equatable, Sendable {
         var reader = SnapshotReader(snapshot)
         op = try OpNumber(reader.number())
         hash = try LogHash(reader.number())
+        view = try ViewNumber(reader.number())
         sessions = try Sessions(from: &reader)
         service = try Service(snapshot: reader.string())
         guard reader.isAtEnd else { throw DecodeError("bytes behind the snapshot's end") }

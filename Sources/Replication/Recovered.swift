@@ -9,8 +9,10 @@ package struct Recovered: Equatable, Sendable {
     package private(set) var op: OpNumber
     /// Of the log through `op`.
     package private(set) var opHash: LogHash
-    /// Of the last entry of that, or a later one in which it came here as a state.
+    /// Of the entry that ends there.
     package private(set) var opView: ViewNumber
+    /// Entries through this one count as committed: of a view with one member, where they were at once.
+    package private(set) var committed: OpNumber
     /// The entries behind `op`, contiguous.
     package private(set) var log: [Entry] = []
     /// As an elector of the view after `view`.
@@ -29,16 +31,21 @@ package struct Recovered: Equatable, Sendable {
         self.op = op
         opHash = hash
         opView = view
+        committed = op
     }
 
     /// Behind a checkpoint of the state after `op`, with all that a journal has since.
     ///
     /// Throws: when no replica can have written these records.
-    package init(op: OpNumber, hash: LogHash, view: ViewNumber, records: [Record])
-        throws(DecodeError)
-    {
+    ///
+    /// `committed`: through this op it counts as committed, as far as the records' order tells, which may be
+    /// another here.
+    package init(
+        op: OpNumber, hash: LogHash, view: ViewNumber, committed: OpNumber, records: [Record]
+    ) throws(DecodeError) {
         self.init(op: op, hash: hash, view: view)
         for record in records { try replay(record) }
+        self.committed = min(last, max(committed, self.committed))
     }
 
     package var last: OpNumber { log.last?.last ?? op }
@@ -53,15 +60,17 @@ package struct Recovered: Equatable, Sendable {
                 throw DecodeError("an entry from op \(entry.first) behind op \(last)")
             }
             log.append(entry)
+            if let view, view.number == entry.view, view.backups.isEmpty { committed = entry.last }
         case .truncated(let after):
+            committed = min(committed, after)
             guard after >= op else { throw DecodeError("truncated to op \(after), before \(op)") }
             log.removeAll { $0.first > after }
             guard last == after else {
                 throw DecodeError("truncated to op \(after), where no entry ends")
             }
-        case .restored(let restored, let hash):
-            (op, opHash, log) = (restored, hash, [])
-            opView = view?.number ?? ViewNumber(0)
+        case .restored(let end, let hash):
+            (op, opHash, opView, log) = (end.op, hash, end.view, [])
+            committed = end.op
         case .view(let news):
             guard news.number > (view?.number ?? ViewNumber(0)) else { return }
             let isSame = view?.primary.instance == news.primary.instance
@@ -90,5 +99,6 @@ package struct Recovered: Equatable, Sendable {
         }
         (op, opHash, opView) = (checkpoint, log[index].hash, log[index].view)
         log.removeFirst(index + 1)
+        committed = max(committed, op)
     }
 }

@@ -9,8 +9,8 @@ struct Campaign: Equatable, Sendable {
     }
     enum Answer: Equatable, Sendable {
         case none
-        /// And through which op the elector's log is its primary's.
-        case granted(Accepted?, OpNumber)
+        /// And where the elector's log ends.
+        case granted(Accepted?, LogEnd)
         case accepted
     }
 
@@ -51,7 +51,8 @@ extension Replica {
             let outbid = promise(attempt, number: view.number.next, into: &outbox)
             precondition(
                 outbid == nil, "own attempt \(attempt) is outbid by \(outbid, default: "")")
-            campaign?.answers[own] = .granted(acceptor.accepted, op)
+            let answer = Campaign.Answer.granted(acceptor.accepted, logEnd)
+            campaign?.answers[own] = answer
         } else {
             // No attempt may be made twice, by a candidate that restarts in between.
             outbox.records.append(.promised(number: view.number.next, attempt))
@@ -89,7 +90,7 @@ extension Replica {
     }
 
     mutating func onGrant(
-        _ number: ViewNumber, _ attempt: Attempt, _ op: OpNumber, _ accepted: Accepted?,
+        _ number: ViewNumber, _ attempt: Attempt, _ end: LogEnd, _ accepted: Accepted?,
         from: Instance, into outbox: inout Outbox
     ) {
         if let accepted, isMember, number == view?.number.next,
@@ -100,7 +101,7 @@ extension Replica {
         guard let view, let campaign, number == view.number.next, campaign.attempt == attempt,
             campaign.phase == .seeking, let index = view.electorate.firstIndex(of: from)
         else { return }
-        self.campaign?.answers[index] = .granted(accepted, op)
+        self.campaign?.answers[index] = .granted(accepted, end)
         if let accepted { counterSeen = max(counterSeen, accepted.attempt.counter) }
         checkGrants(into: &outbox)
     }
@@ -132,7 +133,7 @@ extension Replica {
             for member in choice.members {
                 let news = Message.grant(
                     number: choice.number, attempt: accepted.attempt, committed: knownCommitted,
-                    op: ownLogEnd, accepted: accepted)
+                    end: logEnd, accepted: accepted)
                 outbox.sendAfterSync.append(Envelope(to: member.instance, news))
             }
             return
@@ -344,7 +345,7 @@ extension Replica {
         _ number: ViewNumber, _ attempt: Attempt, _ isViewOver: Bool, from: Instance,
         into outbox: inout Outbox
     ) {
-        guard isAsked(number, by: from, into: &outbox), let view else { return }
+        guard isAsked(number, by: from, into: &outbox), fork == nil, let view else { return }
         counterSeen = max(counterSeen, attempt.counter)
         guard from == view.primary.instance || !isPrimaryAlive(isViewOver) else { return }
         if let outbid = promise(attempt, number: number, into: &outbox) {
@@ -358,7 +359,7 @@ extension Replica {
             mustFinish = true
         }
         let grant = Message.grant(
-            number: number, attempt: attempt, committed: knownCommitted, op: ownLogEnd,
+            number: number, attempt: attempt, committed: knownCommitted, end: logEnd,
             accepted: acceptor.accepted)
         outbox.sendAfterSync.append(Envelope(to: from, grant))
     }
@@ -378,8 +379,7 @@ extension Replica {
         outbox.sendAfterSync.append(Envelope(to: from, answer))
     }
 
-    /// Through this op its log is its primary's.
-    private var ownLogEnd: OpNumber { isPrimary ? op : matched }
+    var logEnd: LogEnd { LogEnd(view: log.last?.view ?? commitView, op: op) }
 
     private mutating func isAsked(
         _ number: ViewNumber, by from: Instance, into outbox: inout Outbox

@@ -1,10 +1,11 @@
 package import Wire
 
-/// Another member's log and this one's are two, though both were this view's: see `noteFork`.
-package struct Fork: Equatable, Sendable {
-    package var other: Instance
-    /// Where they were found to differ.
-    package var op: OpNumber
+/// What this replica has come upon that cannot be inside the rules: see `noteFork`.
+package enum Fork: Equatable, Sendable {
+    /// Another member's log is another than this one's, at the latest from this op on.
+    case log(of: Instance, at: OpNumber)
+    /// A view with the number of this replica's, and not that view.
+    case view(View)
 }
 
 // Whether two logs are one. Each entry carries the hash of the log through it, as the prepares of
@@ -43,10 +44,31 @@ extension Replica {
             failJoin("its log is not the one that was learnt before", into: &outbox)
             return
         }
+        wait(.log(of: other, at: op), into: &outbox)
+    }
+
+    private mutating func wait(_ found: Fork, into outbox: inout Outbox) {
         guard fork == nil else { return }
-        fork = Fork(other: other, op: op)
+        fork = found
         (campaign, drain, bid) = (nil, nil, nil)
         tellOfFork(into: &outbox)
+    }
+
+    /// The same, where an older copy has gone on to a view of its own, or two were promoted by force.
+    mutating func noteRival(_ news: View, into outbox: inout Outbox) {
+        guard isMember, let view, news.number == view.number, news != view else { return }
+        wait(.view(news), into: &outbox)
+    }
+
+    /// Backup: its primary is short, and shows what is left of its log. That is a part of this one.
+    mutating func compare(
+        _ number: ViewNumber, _ op: OpNumber, _ hash: LogHash, from: Instance,
+        into outbox: inout Outbox
+    ) {
+        guard isMember, let view, view.number == number, view.primary.instance == from,
+            isSameLog(op, hash) == false
+        else { return }
+        noteFork(with: from, at: op, into: &outbox)
     }
 
     mutating func onFork(
@@ -56,18 +78,28 @@ extension Replica {
         noteFork(with: from, at: op, into: &outbox)
     }
 
-    /// Repeated while it lasts.
+    /// Repeated while it lasts. All members are told, as any of them could else be chosen.
     mutating func tellOfFork(into outbox: inout Outbox) {
-        guard let fork, let view,
-            let other = view.members.first(where: { $0.instance == fork.other })
-        else { return }
-        let text =
-            "up to op \(fork.op) this replica's log and that of replica \(other.id) at "
-            + "\(other.address) differ: one of the two disks is an older copy that has gone on since. "
-            + "Both wait; pollctl promote --force on the one whose ops are to be kept goes on with "
-            + "them, and the other then fetches them and loses its own"
-        outbox.effects.append(.stalled(reason: text))
-        let message = Message.fork(view: view.number, op: fork.op)
-        outbox.send.append(Envelope(to: fork.other, message))
+        guard let fork, let view else { return }
+        let advice =
+            "one of the two disks is an older copy that has gone on since. Both wait; pollctl promote "
+            + "--force on the one whose ops are to be kept goes on with them, and the other then "
+            + "fetches them and loses its own"
+        switch fork {
+        case .log(let other, let op):
+            let who = view.member(other).map { "replica \($0.id) at \($0.address)" } ?? "another"
+            let text = "up to op \(op) this replica's log and that of \(who) differ: \(advice)"
+            outbox.effects.append(.stalled(reason: text))
+            for member in view.members where member.instance != me.instance {
+                let message = Message.fork(view: view.number, op: op)
+                outbox.send.append(Envelope(to: member.instance, message))
+            }
+        case .view(let other):
+            let who = "replica \(other.primary.id) at \(other.primary.address)"
+            let text =
+                "there are two views \(view.number), this one of replica \(view.primary.id) and one of "
+                + "\(who): both were promoted by force, or \(advice)"
+            outbox.effects.append(.stalled(reason: text))
+        }
     }
 }

@@ -4,24 +4,26 @@ package import Wire
 struct StatePiece {
     var join: JoinID
     var view: View
-    var op: OpNumber
+    var end: LogEnd
     var hash: LogHash
     var piece: Int
     var pieces: Int
     var bytes: [UInt8]
+
+    var op: OpNumber { end.op }
 }
 
 // How a replica comes into the view: it fetches the state, follows the log as a learner, and once
 // it has acked everything the primary proposes a view with it (Vertical Paxos, section 3.2).
 extension Replica {
-    /// The state after `first`, where it is not 0, came from another service: to this one's records
+    /// The state after `end`, where it is not 0, came from another service: to this one's records
     /// it is as one that came from another replica. The shell has it already, and on its disk.
-    mutating func onCreate(after first: OpNumber, _ hash: LogHash, into outbox: inout Outbox) {
+    mutating func onCreate(after end: LogEnd, _ hash: LogHash, into outbox: inout Outbox) {
         precondition(status == .idle && view == nil && op.rawValue == 0, "create while \(status)")
-        if first.rawValue > 0 { outbox.records.append(.restored(op: first, hash: hash)) }
+        let first = end.op
+        if first.rawValue > 0 { outbox.records.append(.restored(end, hash: hash)) }
         (op, commitMin, commitMax, matched) = (first, first, first, first)
-        commitHash = hash
-        commitView = ViewNumber(1)
+        (commitHash, commitView) = (hash, end.view)
         hasState = true
         let view = View(
             number: ViewNumber(1), primary: me, backups: [], electorate: [me.instance],
@@ -36,15 +38,14 @@ extension Replica {
         guard status == .idle || status == .learning else { return }
         status = .learning
         // What it has not executed is not known to be a part of the history.
-        let has = Learned(op: commitMin, view: commitView, hash: commitHash)
+        let has = Learned(end: LogEnd(view: commitView, op: commitMin), hash: commitHash)
         let fetch = Fetch(primary: primary, join: join, has: has)
         self.fetch = fetch
         outbox.sendAfterSync.append(Envelope(to: primary, joinRequest(fetch)))
     }
 
     func joinRequest(_ fetch: Fetch) -> Message {
-        .join(
-            fetch.join, me, op: fetch.has.op, view: fetch.has.view, hash: fetch.has.hash)
+        .join(fetch.join, me, end: fetch.has.end, hash: fetch.has.hash)
     }
 
     mutating func onState(_ part: StatePiece, from: Instance, into outbox: inout Outbox) {
@@ -78,7 +79,7 @@ extension Replica {
             return
         }
         // Only here, with the whole new state in hand, does the old log go.
-        outbox.records.append(.restored(op: part.op, hash: part.hash))
+        outbox.records.append(.restored(part.end, hash: part.hash))
         outbox.effects.append(.restore(op: part.op, snapshot: fetch.snapshot))
         fetch.snapshot = []
         fetch.isRestored = true
@@ -87,7 +88,7 @@ extension Replica {
         log = []
         kept.removeAll()
         commitHash = part.hash
-        commitView = part.view.number
+        commitView = part.end.view
         (op, commitMin, commitMax, matched) = (part.op, part.op, part.op, part.op)
         if part.view.number > (view?.number ?? ViewNumber(0)) {
             learnOfView(part.view, into: &outbox)
@@ -103,7 +104,7 @@ extension Replica {
     private mutating func followFromHere(
         _ part: StatePiece, from: Instance, into outbox: inout Outbox
     ) {
-        guard part.op == fetch?.has.op, part.op == commitMin else {
+        guard part.op == fetch?.has.end.op, part.op == commitMin else {
             failJoin("the state came in disorder", into: &outbox)
             return
         }
@@ -169,7 +170,7 @@ extension Replica {
         }
         guard !isFork(has) else {
             let reason =
-                "up to op \(has.op) its log is another than that of the service, as no promotion by force "
+                "up to op \(has.end.op) its log is another than that of the service, as no promotion by force "
                 + "explains: its disk is an older copy that has gone on since. Start it with an empty "
                 + "folder to give up what only it has acknowledged (pollctl journal shows it)"
             outbox.send.append(Envelope(to: from, .joinRefused(join, reason: reason)))
@@ -181,10 +182,10 @@ extension Replica {
             outbox.effects.append(.sendState(to: from, join: join, view: view))
             return
         }
-        learner.sent = has.op
+        learner.sent = has.end.op
         learners.append(learner)
         let state = Message.state(
-            join, view: view, op: has.op, hash: has.hash, piece: 0, pieces: 0, bytes: [])
+            join, view: view, end: has.end, hash: has.hash, piece: 0, pieces: 0, bytes: [])
         outbox.sendAfterSync.append(Envelope(to: from, state))
         sendLog(into: &outbox)
     }
@@ -193,16 +194,17 @@ extension Replica {
     /// is at hand. After a promotion by force it may be the end of another history, of which this
     /// one knows an older part only: so the op alone does not tell.
     private func isPartOfHistory(_ has: Learned) -> Bool {
-        has.op.rawValue > 0 && isSameLog(has.op, has.hash) == true
+        has.end.op.rawValue > 0 && isSameLog(has.end.op, has.hash) == true
     }
 
     /// Whether what the learner has executed is certainly not a part of this history, and nobody has
     /// said, by a promotion by force since, that it may be lost.
     private func isFork(_ has: Learned) -> Bool {
-        guard let view, has.op.rawValue > 0, isSameLog(has.op, has.hash) == false else {
+        guard let view, has.end.op.rawValue > 0, has.end.view.era >= view.number.era else {
             return false
         }
-        return has.view.era >= view.number.era
+        // Executed is committed: whoever leads has it.
+        return has.end.op > op || isSameLog(has.end.op, has.hash) == false
     }
 
     func refuse(

@@ -227,11 +227,15 @@ extension Replica {
         _ number: ViewNumber, _ matched: OpNumber, _ hash: LogHash, from: Instance,
         into outbox: inout Outbox
     ) {
-        guard let index = backupIndex(number, from), let view else { return }
+        guard let index = backupIndex(number, from), let view else {
+            compare(number, matched, hash, from: from, into: &outbox)
+            return
+        }
         guard matched <= op else {
             // What a backup has of this view's log is this primary's, or was. Before it is told to do
             // without this one it is to see whether what is left is a part of it.
-            outbox.sendAfterSync.append(Envelope(to: from, commitMessage(view)))
+            let rest = Message.attach(view: view.number, op: op, hash: lastHash)
+            outbox.sendAfterSync.append(Envelope(to: from, rest))
             noteHad(matched, into: &outbox)
             return
         }

@@ -24,7 +24,8 @@ extension Replica {
         view = recovered.view
         log = recovered.log
         op = recovered.last
-        (commitMin, commitMax, matched) = (recovered.op, recovered.op, recovered.op)
+        commitMin = recovered.op
+        (commitMax, matched) = (recovered.committed, recovered.committed)
         commitHash = recovered.opHash
         commitView = recovered.opView
         hasState = view != nil
@@ -46,6 +47,7 @@ extension Replica {
     }
 
     mutating func onResume(into outbox: inout Outbox) {
+        executeCommitted(through: commitMax, into: &outbox)
         guard isMember, let view else { return }
         // Alone it has nobody to wait for.
         advanceCommit(into: &outbox)

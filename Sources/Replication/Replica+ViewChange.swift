@@ -7,7 +7,7 @@ extension Replica {
         guard let view else { return nil }
         // Who has more of the log is not left out: its grant has come just now.
         let alive = view.members.filter {
-            $0.instance == me.instance || !hasFailed($0.instance) || granted($0) > op
+            $0.instance == me.instance || !hasFailed($0.instance) || granted($0) > logEnd
         }
         var primary = me
         var others = alive.filter { $0.instance != me.instance }
@@ -16,7 +16,7 @@ extension Replica {
             others.removeAll { $0.instance == view.primary.instance }
             // Who has more of its log leads: this one's disk may have lost what was committed.
             if let best = others.indices.max(by: { granted(others[$0]) < granted(others[$1]) }),
-                granted(others[best]) > op
+                granted(others[best]) > logEnd
             {
                 primary = others[best]
                 others[best] = me
@@ -43,13 +43,13 @@ extension Replica {
             base: knownCommitted)
     }
 
-    /// Through which op this member's log is its primary's, as its grant has said; else 0.
-    private func granted(_ member: Member) -> OpNumber {
+    /// Where this member's log ends, if it has granted.
+    private func granted(_ member: Member) -> LogEnd {
         guard let view, let campaign,
             let index = view.electorate.firstIndex(of: member.instance),
-            case .granted(_, let op) = campaign.answers[index]
-        else { return OpNumber(0) }
-        return op
+            case .granted(_, let end) = campaign.answers[index]
+        else { return .beginning }
+        return end
     }
 
     /// The members and so many witnesses that the number is odd; without any, two replicas of one
@@ -108,6 +108,7 @@ extension Replica {
         if !isMember, let view, news.number < view.number {
             outbox.sendAfterSync.append(Envelope(to: from, .view(view)))
         }
+        noteRival(news, into: &outbox)
         guard news.number > (view?.number ?? ViewNumber(0)) || isOlderTaken else { return }
         // Those who have followed this primary hear of it here, if nobody else reaches them.
         if isPrimary, let view {
@@ -290,7 +291,7 @@ extension Replica {
     /// went on without it, and is all that is left.
     package var mayBePromoted: Bool {
         guard let view, hasState, status != .learning else { return false }
-        return !isPrimary || !view.backups.isEmpty || missing != nil
+        return !isPrimary || !view.backups.isEmpty || missing != nil || fork != nil
     }
 
     mutating func onPromoteByForce(into outbox: inout Outbox) {

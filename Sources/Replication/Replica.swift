@@ -62,7 +62,7 @@ package struct Replica: Equatable, Sendable {
         case witnesses([Instance])
         /// Begin a service: view 1, of this replica alone. Its history begins behind this op, after
         /// which the services' state is at hand; 0: with nothing.
-        case create(after: OpNumber, hash: LogHash)
+        case create(after: LogEnd, hash: LogHash)
         case join(primary: Instance, JoinID)
         case stateSent(to: Instance, join: JoinID, op: OpNumber)
         /// The first event of a replica that was made from what its disk had.
@@ -96,8 +96,8 @@ package struct Replica: Equatable, Sendable {
     var kept: Kept
     /// Of the log through `commitMin`.
     package internal(set) var commitHash = LogHash.beginning
-    /// Of the last entry of that, or a later one in which it came here as a state.
-    var commitView = ViewNumber(0)
+    /// Of the last entry of that.
+    package internal(set) var commitView = ViewNumber(0)
     /// Backup, learner: through this op the log is known to be the primary's. ≤ op.
     var matched = OpNumber(0)
 
@@ -210,10 +210,9 @@ package struct Replica: Equatable, Sendable {
     }
 
     /// Through which op a learner has executed, all of it committed, and its log's hash there: by both
-    /// it is seen whether that is a part of this history. In which view it did the last of it. Op 0: nothing.
+    /// it is seen whether that is a part of this history. Op 0: nothing.
     struct Learned: Equatable, Sendable {
-        var op: OpNumber
-        var view: ViewNumber
+        var end: LogEnd
         var hash: LogHash
     }
 
@@ -299,7 +298,7 @@ package struct Replica: Equatable, Sendable {
         case .met(let life): lives.met(life)
         case .exited(let instance, let life): onExited(instance, life, into: &outbox)
         case .witnesses(let instances): onWitnesses(instances, into: &outbox)
-        case .create(let op, let hash): onCreate(after: op, hash, into: &outbox)
+        case .create(let end, let hash): onCreate(after: end, hash, into: &outbox)
         case .join(let primary, let join): onJoinWanted(primary, join, into: &outbox)
         case .stateSent(let learner, let join, let op):
             onStateSent(learner, join, op, into: &outbox)
@@ -325,24 +324,24 @@ package struct Replica: Equatable, Sendable {
         case .fork(let view, let op): onFork(view, op, from: from, into: &outbox)
         case .seek(let number, let attempt, let isViewOver):
             onSeek(number, attempt, isViewOver, from: from, into: &outbox)
-        case .grant(let number, let attempt, let committed, let op, let accepted):
+        case .grant(let number, let attempt, let committed, let end, let accepted):
             if number == view?.number.next {
                 noteCommitted(committed, into: &outbox)
                 // What a backup has of this view's log is this primary's, or was.
-                if isPrimary { noteHad(op, into: &outbox) }
+                if isPrimary, end.view == view?.number { noteHad(end.op, into: &outbox) }
             }
-            onGrant(number, attempt, op, accepted, from: from, into: &outbox)
+            onGrant(number, attempt, end, accepted, from: from, into: &outbox)
         case .outbid(let number, let attempt): onOutbid(number, attempt)
         case .propose(let attempt, let view): onPropose(attempt, view, from: from, into: &outbox)
         case .accepted(let number, let attempt):
             onAccepted(number, attempt, from: from, into: &outbox)
         case .view(let view): onView(view, from: from, into: &outbox)
-        case .join(let join, let member, let op, let view, let hash):
-            let has = Learned(op: op, view: view, hash: hash)
+        case .join(let join, let member, let end, let hash):
+            let has = Learned(end: end, hash: hash)
             onJoin(join, member, has, from: from, into: &outbox)
-        case .state(let join, let view, let op, let hash, let piece, let pieces, let bytes):
+        case .state(let join, let view, let end, let hash, let piece, let pieces, let bytes):
             let part = StatePiece(
-                join: join, view: view, op: op, hash: hash, piece: piece, pieces: pieces,
+                join: join, view: view, end: end, hash: hash, piece: piece, pieces: pieces,
                 bytes: bytes)
             onState(part, from: from, into: &outbox)
         case .learnOK(let join, let op): onLearnOK(join, op: op, from: from, into: &outbox)

@@ -123,7 +123,7 @@ package struct Witness: Equatable, Sendable {
                 outbox.send.append(Envelope(to: from, .outbid(number: number, attempt: outbid)))
             } else {
                 let answer = Message.grant(
-                    number: number, attempt: attempt, committed: committed, op: OpNumber(0),
+                    number: number, attempt: attempt, committed: committed, end: .beginning,
                     accepted: acceptor.accepted)
                 outbox.sendAfterSync.append(Envelope(to: from, answer))
             }

@@ -4,16 +4,16 @@ import Services
 import Synchronization
 import Wire
 
-/// The services' state as it was after `op`, being turned into bytes on a thread of its own while
+/// The services' state as it was at `end`, being turned into bytes on a thread of its own while
 /// the loop goes on. The thread has a copy of the state: a value that shares its memory with the
 /// loop's until either changes a part of it.
 final class EncodedState: Sendable {
-    let op: OpNumber
-    /// Of the log through `op`.
+    let end: LogEnd
+    /// Of the log through that.
     let hash: LogHash
     private let bytes = Mutex<[UInt8]?>(nil)
 
-    private init(op: OpNumber, hash: LogHash) { (self.op, self.hash) = (op, hash) }
+    private init(end: LogEnd, hash: LogHash) { (self.end, self.hash) = (end, hash) }
 
     /// nil while it is being made.
     var result: [UInt8]? { bytes.withLock { $0 } }
@@ -23,7 +23,7 @@ final class EncodedState: Sendable {
         _ executor: Executor<ServiceSet>, waking waker: LoopWaker,
         encode: @escaping @Sendable (Executor<ServiceSet>) -> [UInt8]
     ) throws(SystemError) -> EncodedState {
-        let state = EncodedState(op: executor.op, hash: executor.hash)
+        let state = EncodedState(end: executor.end, hash: executor.hash)
         try Threads.detach {
             let bytes = encode(executor)
             state.bytes.withLock { $0 = bytes }

@@ -80,7 +80,6 @@ extension Server {
 
     func execute(_ entry: Entry) {
         var effects: [ServiceSet.Effect] = []
-        executedView = entry.view
         executor.execute(entry, effects: &effects) { op, reply in
             guard let connection = waiters.answer(op.rawValue, reply) else { return }
             connection.pending -= 1

@@ -199,12 +199,13 @@ package final class Durable {
         return Durable(store, helpers, nil, nil)
     }
 
-    /// What the core goes on from; `hash`: of the log through the checkpoint.
-    func replicaState(after hash: LogHash) -> Replication.Recovered? {
+    /// What the core goes on from; `executor`: as in the checkpoint.
+    func replicaState(_ executor: Executor<ServiceSet>) -> Replication.Recovered? {
         guard let recovered, recovered.view != nil else { return nil }
         do throws(DecodeError) {
             return try Replication.Recovered(
-                op: recovered.op, hash: hash, view: recovered.opView, records: recovered.records)
+                op: recovered.op, hash: executor.hash, view: executor.view,
+                committed: recovered.committed, records: recovered.records)
         } catch {
             preconditionFailure("the journal contradicts itself: \(error.text)")
         }
@@ -336,12 +337,12 @@ extension Server {
     /// Once enough has been written since the last one, of a state of which everything is durable.
     func checkpointIfDue(_ durable: Durable) {
         guard durable.store.counts.bytes - durable.bytesAtCheckpoint >= durable.bytesPerCheckpoint,
-            !durable.isBehind, exitCode == nil, let view = executedView
+            !durable.isBehind, exitCode == nil, executor.view.rawValue > 0
         else { return }
         let copy = executor
         do throws(SystemError) {
             let isBegun = try durable.store.checkpoint(
-                op: copy.op, view: view, snapshot: { copy.snapshot() })
+                op: copy.op, view: copy.view, snapshot: { copy.snapshot() })
             if isBegun {
                 durable.bytesAtCheckpoint = durable.store.counts.bytes
                 durable.checkpointStart = Clock.monotonicNanoseconds()

@@ -54,6 +54,8 @@ struct Joining {
         switch replica.status {
         case .idle: isDeciding ? "finding out whether a service is running" : lastReason
         case .learning: "fetching the state"
+        case .normal where replica.fork != nil:
+            "waiting for people: its log and another's differ (see stderr)"
         case .normal: ""
         case .choosing:
             replica.missing == nil
@@ -115,6 +117,8 @@ struct Calls {
 
 extension Server {
     func beginJoining() {
+        // What it was alone in it has executed, and says so when it joins.
+        if replica.view != nil { step(.resume) }
         joining.target = settings.peers.first
         joining.nextDial = now
         joining.startAt = now + settings.joinAfterMilliseconds * 1_000_000
@@ -270,7 +274,7 @@ extension Server {
             adopt(restoration)
             guard exitCode == nil else { return }
         }
-        step(.create(after: executor.op, hash: executor.hash))
+        step(.create(after: executor.end, hash: executor.hash))
         if let catalogue = settings.catalogue {
             batch.append(Request(command: RoomCommand.catalogue(catalogue).encode()))
         }

@@ -44,7 +44,7 @@ extension Server {
             // it a primary that does not know it is over.
             guard let view = replica.view else { return }
             let message = Message.state(
-                transfer.join, view: view, op: transfer.state.op, hash: transfer.state.hash,
+                transfer.join, view: view, end: transfer.state.end, hash: transfer.state.hash,
                 piece: transfer.piecesSent, pieces: pieces, bytes: piece)
             link.write { message.encode(head: "PEER", into: &$0) }
             markDirty(link)
@@ -58,7 +58,7 @@ extension Server {
             log.detail("sent \(bytes.count) bytes of state to a learner")
             // Behind the last piece: what the core sends now is to be read after the state. What
             // was committed meanwhile it has kept, or it has the learner ask anew.
-            step(.stateSent(to: learner, join: transfer.join, op: transfer.state.op))
+            step(.stateSent(to: learner, join: transfer.join, op: transfer.state.end.op))
         }
     }
 

@@ -24,8 +24,6 @@ package final class Server {
     /// What people were last told of the paths to the view's other members.
     var routesSeen: [(instance: Instance, route: Paths.Route)] = []
     var executor = Executor<ServiceSet>()
-    /// The view of the entry that was executed last; nil: not known.
-    var executedView: ViewNumber?
     /// Nil: nothing is on disk.
     let durable: Durable?
     var outbox = Outbox()
@@ -140,7 +138,6 @@ package final class Server {
         let timing = Timing(
             suspectTicks: ticksPerBeat * Int(settings.misses), beatTicks: ticksPerBeat)
         if let recovered = durable?.recovered {
-            executedView = recovered.opView
             if let snapshot = recovered.snapshot {
                 do throws(DecodeError) {
                     executor = try Executor(snapshot: snapshot)
@@ -149,7 +146,7 @@ package final class Server {
                 }
             }
         }
-        if let state = durable?.replicaState(after: executor.hash) {
+        if let state = durable?.replicaState(executor) {
             replica = Replica(
                 me: me, timing: timing, membersMax: settings.membersMax,
                 election: settings.election, seed: Entropy.next(), recovered: state)

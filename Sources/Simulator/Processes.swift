@@ -42,8 +42,6 @@ final class ReplicaProcess {
     /// A sync is under way, of the first so many.
     var syncing: Int?
     var segmentsSeen = 0
-    /// Of the entry that was executed last.
-    var executedView: ViewNumber?
     /// Who lived on the disk before rot made new instances of them.
     var formerly: [Instance] = []
     /// Instances that others say to have been before.

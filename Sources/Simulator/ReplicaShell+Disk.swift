@@ -138,12 +138,12 @@ extension Simulation {
         mark(process)
         guard let journal = process.journal, process.outputs.isEmpty, process.unwritten.isEmpty,
             process.executor.op.rawValue > 0, journal.store.identity != nil,
-            let view = process.executedView, random.chance(mix.checkpoints)
+            process.executor.view.rawValue > 0, random.chance(mix.checkpoints)
         else { return }
         let copy = process.executor
         do throws(SystemError) {
             let isBegun = try journal.store.checkpoint(
-                op: copy.op, view: view, snapshot: { copy.snapshot() })
+                op: copy.op, view: copy.view, snapshot: { copy.snapshot() })
             guard isBegun else { return }
         } catch {
             preconditionFailure("a store that has failed and goes on: \(error)")

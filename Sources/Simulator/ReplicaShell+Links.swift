@@ -140,7 +140,7 @@ extension Simulation {
     func tick(_ process: ReplicaProcess) {
         if process.begins {
             process.begins = false
-            step(process, .create(after: OpNumber(0), hash: .beginning))
+            step(process, .create(after: .beginning, hash: .beginning))
         }
         step(process, Paths.Event.tick)
         step(process, Replica.Event.tick)

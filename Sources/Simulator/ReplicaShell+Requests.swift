@@ -107,7 +107,6 @@ extension Simulation {
         }
         replies.removeAll(keepingCapacity: true)
         var effects: [ServiceSet.Effect] = []
-        process.executedView = entry.view
         process.executor.execute(entry, effects: &effects) { _, reply in replies.append(reply) }
         check { () throws(Violation) in
             try history.execute(entry, by: process.me.instance, replies)

@@ -167,7 +167,8 @@ extension Simulation {
                     try Executor(snapshot: bytes)
                 } ?? Executor()
             state = try Replication.Recovered(
-                op: recovered.op, hash: executor.hash, view: recovered.opView,
+                op: recovered.op, hash: executor.hash, view: executor.view,
+                committed: recovered.committed,
                 records: recovered.records)
             let mayLack = drive.isForgetful || drive.lost?.isNew ?? false
             try drive.ledger.resume(state, isForgetful: mayLack)
@@ -195,7 +196,6 @@ extension Simulation {
             state.view == nil ? nil : state)
         process.formerly = formerly
         process.executor = executor
-        process.executedView = recovered.opView
         process.openedAt = executor.service.polls.openVotes.map { ($0, now) }
         step(process, .resume)
         if !process.face.isMember { noteMembers(process) }

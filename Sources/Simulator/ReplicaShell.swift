@@ -85,7 +85,7 @@ extension Simulation {
                 let part = snapshot[
                     snapshot.count * piece / pieces..<snapshot.count * (piece + 1) / pieces]
                 let message = Message.state(
-                    join, view: view, op: process.executor.op, hash: process.executor.hash,
+                    join, view: view, end: process.executor.end, hash: process.executor.hash,
                     piece: piece, pieces: pieces, bytes: Array(part))
                 ambush(process, Envelope(to: learner, message))
                 send(id, from: side(of: process, id), .peer(message))
@@ -103,7 +103,6 @@ extension Simulation {
             }
             if options.breakage == .forgottenSessions { process.executor.forgetSessions() }
             precondition(process.executor.op == op, "a state of another op")
-            process.executedView = nil
             process.openedAt = process.executor.service.polls.openVotes.map { ($0, now) }
             process.isStateOver = false
         case .truncated:
@@ -124,8 +123,7 @@ extension Simulation {
             }
         case .stalled:
             if let fork = process.replica.fork {
-                let text =
-                    "replica \(process.number) has another log than \(fork.other) at \(fork.op)"
+                let text = "replica \(process.number) has come upon \(fork)"
                 fail(Violation(.safety, rule: "one history", text))
             }
             coverage.note(process.replica.missing == nil ? .stalled : .lostEndNoticed)

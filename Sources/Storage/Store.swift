@@ -272,9 +272,9 @@ package struct Store: ~Copyable {
         // Moved out and back: with two owners the buffer would be copied.
         self.writer = nil
         for record in records {
-            if case .restored(let op, _) = record {
-                let isThere = checkpoints.contains { $0.op == op }
-                precondition(isThere, "restored \(op) without a checkpoint")
+            if case .restored(let end, _) = record {
+                let isThere = checkpoints.contains { $0.op == end.op }
+                precondition(isThere, "restored \(end.op) without a checkpoint")
             }
             do {
                 try standing.apply(record)

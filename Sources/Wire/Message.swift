@@ -9,6 +9,22 @@ package struct LogHash: Hashable, Sendable {
     package static let beginning = LogHash(0)
 }
 
+/// Where a log ends, and of which view its last entry is; 0, 0: it has none. Of two members' logs the
+/// greater is the one that has more (Ongaro and Ousterhout, Raft, 2014, section 5.4.1).
+package struct LogEnd: Hashable, Comparable, Sendable {
+    package var view: ViewNumber
+    package var op: OpNumber
+
+    package init(view: ViewNumber, op: OpNumber) {
+        self.view = view
+        self.op = op
+    }
+
+    package static let beginning = LogEnd(view: ViewNumber(0), op: OpNumber(0))
+
+    package static func < (a: Self, b: Self) -> Bool { (a.view, a.op) < (b.view, b.op) }
+}
+
 /// An entry of the log: the batch of one turn of one primary's loop.
 package struct Entry: Hashable, Sendable {
     /// The view whose primary appended it.
@@ -110,7 +126,7 @@ package enum Message: Equatable, Sendable {
     case prepareOK(view: ViewNumber, op: OpNumber)
     case confirmOK(view: ViewNumber, probe: UInt64)
     /// The backup is in the view and its log, which has this hash there, is the primary's through `op`:
-    /// send what follows.
+    /// send what follows. From a primary that has lost what the backup has: this is left of its log.
     case attach(view: ViewNumber, op: OpNumber, hash: LogHash)
     /// Client witnesses that are connected to the sender.
     case witnesses([Instance])
@@ -121,10 +137,10 @@ package enum Message: Equatable, Sendable {
     /// `isViewOver`: the view before cannot go on, as its primary's process is proved to have
     /// exited or the sender has proposed and acks nothing in it any more.
     case seek(number: ViewNumber, attempt: Attempt, isViewOver: Bool)
-    /// `committed`: through this op everything is committed, as far as the elector knows. `op`: a
-    /// member's log is its primary's through this one; of a witness 0.
+    /// `committed`: through this op everything is committed, as far as the elector knows. `end`: of a
+    /// member's log; a witness has none.
     case grant(
-        number: ViewNumber, attempt: Attempt, committed: OpNumber, op: OpNumber,
+        number: ViewNumber, attempt: Attempt, committed: OpNumber, end: LogEnd,
         accepted: Accepted?)
     /// The elector has granted a higher attempt than the one it was asked for.
     case outbid(number: ViewNumber, attempt: Attempt)
@@ -134,13 +150,13 @@ package enum Message: Equatable, Sendable {
     case view(View)
 
     // Joining: learner to primary and back.
-    /// `op`: the learner has executed through it, the last of it in `view`, and its log has this hash
-    /// there; 0, 0, 0: it needs the whole state.
-    case join(JoinID, Member, op: OpNumber, view: ViewNumber, hash: LogHash)
-    /// `hash`: of the log through `op`. `pieces` 0: the learner's own state after `op` will do, no
-    /// snapshot is needed.
+    /// The learner has executed through `end`, where its log has this hash; 0, 0, 0: it needs the whole
+    /// state.
+    case join(JoinID, Member, end: LogEnd, hash: LogHash)
+    /// `end`: of the log so far, which is what the snapshot is after; `hash`: of that. `pieces` 0: the
+    /// learner's own state will do, no snapshot is needed.
     case state(
-        JoinID, view: View, op: OpNumber, hash: LogHash, piece: Int, pieces: Int, bytes: [UInt8])
+        JoinID, view: View, end: LogEnd, hash: LogHash, piece: Int, pieces: Int, bytes: [UInt8])
     case learnOK(JoinID, op: OpNumber)
     case joinRefused(JoinID, reason: String)
 
@@ -187,10 +203,10 @@ extension Message {
             list.add("seek", number.rawValue)
             list.add(attempt)
             list.add(isViewOver ? 1 : 0)
-        case .grant(let number, let attempt, let committed, let op, let accepted):
+        case .grant(let number, let attempt, let committed, let end, let accepted):
             list.add("grant", number.rawValue)
             list.add(attempt)
-            list.add(committed.rawValue, op.rawValue)
+            list.add(committed.rawValue, end.view.rawValue, end.op.rawValue)
             if let accepted {
                 list.add(accepted.attempt)
                 list.add(accepted.view.text)
@@ -208,12 +224,12 @@ extension Message {
         case .view(let view):
             list.add("view")
             list.add(view.text)
-        case .join(let join, let member, let op, let view, let hash):
+        case .join(let join, let member, let end, let hash):
             list.add("join", join.rawValue)
             list.add(member.text)
-            list.add(op.rawValue, view.rawValue, hash.rawValue)
-        case .state(let join, let view, let op, let hash, let piece, let pieces, let bytes):
-            list.add("state", join.rawValue, op.rawValue, hash.rawValue)
+            list.add(end.view.rawValue, end.op.rawValue, hash.rawValue)
+        case .state(let join, let view, let end, let hash, let piece, let pieces, let bytes):
+            list.add("state", join.rawValue, end.view.rawValue, end.op.rawValue, hash.rawValue)
             list.add(UInt64(piece), UInt64(pieces))
             list.add(view.text)
             list.fields.append(bytes)
@@ -290,11 +306,11 @@ extension Message {
             let number = try ViewNumber(list.number())
             let attempt = try list.attempt()
             let committed = try OpNumber(list.number())
-            let op = try OpNumber(list.number())
+            let end = try list.logEnd()
             let accepted =
                 try list.isAtEnd ? nil : Accepted(attempt: list.attempt(), view: list.view())
             self = .grant(
-                number: number, attempt: attempt, committed: committed, op: op,
+                number: number, attempt: attempt, committed: committed, end: end,
                 accepted: accepted)
         case "outbid":
             self = try .outbid(number: ViewNumber(list.number()), attempt: list.attempt())
@@ -308,11 +324,10 @@ extension Message {
                 throw DecodeError("bad member")
             }
             self = try .join(
-                join, member, op: OpNumber(list.number()), view: ViewNumber(list.number()),
-                hash: list.hash())
+                join, member, end: list.logEnd(), hash: list.hash())
         case "state":
             let join = try JoinID(list.number())
-            let op = try OpNumber(list.number())
+            let end = try list.logEnd()
             let hash = try list.hash()
             let piece = try Int(list.number(max: 1 << 30))
             let pieces = try Int(list.number(max: 1 << 30))
@@ -321,7 +336,7 @@ extension Message {
                 throw DecodeError("piece \(piece) of \(pieces)")
             }
             self = try .state(
-                join, view: view, op: op, hash: hash, piece: piece, pieces: pieces,
+                join, view: view, end: end, hash: hash, piece: piece, pieces: pieces,
                 bytes: list.blob())
         case "learnok": self = try .learnOK(JoinID(list.number()), op: OpNumber(list.number()))
         case "joinrefused": self = try .joinRefused(JoinID(list.number()), reason: list.text())
@@ -401,6 +416,11 @@ private struct FieldReader {
             throw DecodeError("bad number in field \(position)")
         }
         return value
+    }
+
+    mutating func logEnd() throws(DecodeError) -> LogEnd {
+        let view = try ViewNumber(number())
+        return try LogEnd(view: view, op: OpNumber(number()))
     }
 
     mutating func hash() throws(DecodeError) -> LogHash { try LogHash(number(max: .max)) }

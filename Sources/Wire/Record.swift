@@ -7,7 +7,7 @@ package enum Record: Hashable, Sendable {
     case truncated(after: OpNumber)
     /// The state of the services came from another replica, or from a copy, as it stands after this
     /// op; the log begins anew behind it. The state itself is a checkpoint.
-    case restored(op: OpNumber, hash: LogHash)
+    case restored(LogEnd, hash: LogHash)
     /// The newest view known: with this replica in it, it is in that view from here on; without,
     /// it is in none.
     case view(View)

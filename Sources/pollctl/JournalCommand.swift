@@ -137,8 +137,8 @@ struct JournalCommand {
             ]
         case .truncated(let after):
             return [("kind", .string("truncated")), ("after", number(after.rawValue))]
-        case .restored(let op, _):
-            return [("kind", .string("restored")), ("op", number(op.rawValue))]
+        case .restored(let end, _):
+            return [("kind", .string("restored")), ("op", number(end.op.rawValue))]
         case .view(let view): return [("kind", .string("view")), ("text", .string(view.text))]
         case .promised(let view, let granted):
             return [("kind", .string("promised")), ("view", number(view.rawValue))]

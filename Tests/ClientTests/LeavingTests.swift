@@ -95,7 +95,7 @@ import Wire
                 == [
                     .grant(
                         number: ViewNumber(4), attempt: attempt, committed: OpNumber(0),
-                        op: OpNumber(0), accepted: nil)
+                        end: .beginning, accepted: nil)
                 ])
         #expect(try Self.witnessed(&stage, ann) == [])
     }

@@ -51,10 +51,10 @@ import Wire
     @Test func stateThatIsMissing() throws {
         var replay = Replay(base: .beginning, firstOp: OpNumber(1))
         for record in Self.before { try replay.take(record) }
-        try replay.take(.restored(op: OpNumber(9), hash: .beginning))
+        try replay.take(.restored(LogEnd(view: ViewNumber(1), op: OpNumber(9)), hash: .beginning))
         #expect(replay.stateMissing == OpNumber(9))
         #expect(throws: DecodeError.self) { try replay.recovered() }
-        try replay.take(.restored(op: OpNumber(0), hash: .beginning))
+        try replay.take(.restored(.beginning, hash: .beginning))
         try replay.take(.entry(Self.entry(1, view: 4)))
         #expect(replay.stateMissing == nil)
         #expect(try replay.recovered().last == OpNumber(1))
@@ -100,6 +100,7 @@ import Wire
         #expect(standing == before)
         var fresh = Standing(op: standing.op)
         fresh.lastEntryView = standing.lastEntryView
+        fresh.committed = standing.committed
         for record in standing.records { try fresh.apply(record) }
         #expect(fresh == standing)
     }
@@ -135,7 +136,7 @@ import Wire
             firstOp: OpNumber(1))
         for record in Self.before { try longer.take(record) }
         #expect(throws: DecodeError.self) { try longer.recovered() }
-        try replay.take(.restored(op: OpNumber(9), hash: .beginning))
+        try replay.take(.restored(LogEnd(view: ViewNumber(1), op: OpNumber(9)), hash: .beginning))
         try replay.take(.entry(Self.entry(10, view: 3)))
         #expect(try replay.recovered().entries.map(\.first.rawValue) == [10])
         #expect(!replay.isBaseUnused)

@@ -67,7 +67,8 @@ enum Sample {
         case 0: return .truncated(after: OpNumber(generator.number()))
         case 1:
             return .restored(
-                op: OpNumber(generator.number()), hash: LogHash(generator.number()))
+                LogEnd(view: number, op: OpNumber(generator.number())),
+                hash: LogHash(generator.number()))
         case 2: return .view(view(number.rawValue, &generator))
         case 3: return .promised(number: number, attempt(&generator))
         case 4:

@@ -29,7 +29,7 @@ import Wire
         #expect(Self.isStalled(refusal))
         #expect(Self.acks(refusal).isEmpty)
         #expect(refusal.records.isEmpty)
-        #expect(backup.fork == Fork(other: Instance(1), op: OpNumber(3)))
+        #expect(backup.fork == .log(of: Instance(1), at: OpNumber(3)))
         let told = refusal.send.map(\.message)
         #expect(told == [.fork(view: PairFixture.view.number, op: OpNumber(3))])
         // Nor anything after that, also if it would follow.
@@ -94,7 +94,8 @@ import Wire
         let attempt = Attempt(counter: 1, proposer: Instance(1))
         func grant(_ op: UInt64) -> Message {
             .grant(
-                number: ViewNumber(3), attempt: attempt, committed: OpNumber(0), op: OpNumber(op),
+                number: ViewNumber(3), attempt: attempt, committed: OpNumber(0),
+                end: LogEnd(view: PairFixture.view.number, op: OpNumber(op)),
                 accepted: nil)
         }
         _ = PairFixture.give(grant(1), to: &primary)

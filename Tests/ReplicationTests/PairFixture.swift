@@ -32,7 +32,8 @@ enum PairFixture {
             timing: Timing(suspectTicks: 50, beatTicks: 10), membersMax: 2, election: election,
             seed: 1,
             recovered: try Recovered(
-                op: OpNumber(0), hash: .beginning, view: ViewNumber(0), records: records))
+                op: OpNumber(0), hash: .beginning, view: ViewNumber(0),
+                committed: OpNumber(0), records: records))
         var outbox = Outbox()
         replica.step(.resume, into: &outbox)
         replica.step(.linkUp(Instance(3 - number)), into: &outbox)

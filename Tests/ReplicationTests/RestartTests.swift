@@ -13,7 +13,7 @@ import Wire
         func refusals(_ replica: inout Replica) -> Int {
             let newcomer = PairFixture.member(3)
             let join = Message.join(
-                JoinID(1), newcomer, op: OpNumber(0), view: ViewNumber(0), hash: .beginning)
+                JoinID(1), newcomer, end: .beginning, hash: .beginning)
             let outbox = PairFixture.give(join, to: &replica, from: newcomer.instance)
             return outbox.send.count { if case .joinRefused = $0.message { true } else { false } }
         }

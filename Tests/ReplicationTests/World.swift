@@ -53,7 +53,10 @@ struct World {
         case "create":
             // With a second number: from the services' state as it was after that op.
             let after = numbers.count > 1 ? numbers[1] : 0
-            step(numbers[0], .create(after: OpNumber(after), hash: .beginning))
+            step(
+                numbers[0],
+                .create(
+                    after: LogEnd(view: ViewNumber(0), op: OpNumber(after)), hash: .beginning))
         case "join":
             joins += 1
             step(numbers[0], .join(primary: Instance(numbers[1]), JoinID(joins)))
@@ -279,7 +282,8 @@ struct World {
         case .sendState(let to, let join, _):
             guard let view = replica.view else { return }
             let state = Message.state(
-                join, view: view, op: replica.commitMin, hash: replica.commitHash, piece: 0,
+                join, view: view, end: LogEnd(view: replica.commitView, op: replica.commitMin),
+                hash: replica.commitHash, piece: 0,
                 pieces: 1, bytes: [])
             queue.append((Channel(from: Instance(number), to: to), state))
             output.append("\(number) send \(to) state through \(replica.commitMin)")
@@ -326,7 +330,7 @@ struct World {
         switch record {
         case .entry(let entry): "append \(range(entry)) of view \(entry.view)"
         case .truncated(let op): "write truncated \(op)"
-        case .restored(let op, _): "write restored \(op)"
+        case .restored(let end, _): "write restored \(end.op)"
         case .view(let view): "write \(text(view))"
         case .promised(let number, let attempt): "write promised \(number) \(attempt)"
         case .accepted(let accepted):
@@ -343,8 +347,8 @@ struct World {
         case .view(let view): text(view)
         case .grant(let number, let attempt, _, _, let accepted):
             "grant \(number) \(attempt)" + (accepted.map { " accepted \($0.attempt)" } ?? "")
-        case .join(let join, _, let op, _, _):
-            "join \(join)" + (op.rawValue > 0 ? " has \(op)" : "")
+        case .join(let join, _, let end, _):
+            "join \(join)" + (end.op.rawValue > 0 ? " has \(end.op) of view \(end.view)" : "")
         case .commit(let view, let commitMax, _): "commit \(view) \(commitMax)"
         case .attach(let view, let op, _): "attach \(view) \(op)"
         case .state: "state"

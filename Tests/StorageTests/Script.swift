@@ -33,7 +33,8 @@ struct Model {
             case .truncated(let op):
                 state.log.removeAll { $0.last > op }
                 state.op = op
-            case .restored(let op, _):
+            case .restored(let end, _):
+                let op = end.op
                 state.log = []
                 state.op = op
             case .view(let view):
@@ -177,8 +178,8 @@ struct Script {
         if Int.random(in: 0..<12, using: &generator) == 0 {
             let op = model.state(model.records.count).op + 3
             try store.receive(op: op, view: ViewNumber(1), snapshot: Model.snapshot(op))
-            records.append(.restored(op: op, hash: .beginning))
-            model.records.append(.restored(op: op, hash: .beginning))
+            records.append(.restored(LogEnd(view: ViewNumber(1), op: op), hash: .beginning))
+            model.records.append(.restored(LogEnd(view: ViewNumber(1), op: op), hash: .beginning))
         }
         try store.append(records)
         if let beside {
@@ -196,7 +197,7 @@ struct Script {
         // Some of what is in the log, at an entry's end.
         let ends = state.log.map(\.last).filter { $0 > committed }
         if let op = ends.randomElement(using: &generator) { committed = op }
-        if case .restored(let op, _)? = records.last { committed = op }
+        if case .restored(let end, _)? = records.last { committed = end.op }
         if Int.random(in: 0..<4, using: &generator) == 0 {
             let op = committed
             if op.rawValue > 0 { try checkpoint(&store) }

@@ -278,7 +278,9 @@ private func refusal(_ body: () throws -> Void) -> StoreError? {
         #expect(store.former == [Sample.identity.instance])
         try store.receive(
             op: OpNumber(9), view: ViewNumber(1), snapshot: Model.snapshot(OpNumber(9)))
-        try store.append([.restored(op: OpNumber(9), hash: .beginning), entry(10)])
+        try store.append([
+            .restored(LogEnd(view: ViewNumber(1), op: OpNumber(9)), hash: .beginning), entry(10),
+        ])
         try store.sync()
         _ = consume store
         disk.state.withLock { $0.kill() }
@@ -361,7 +363,8 @@ private func refusal(_ body: () throws -> Void) -> StoreError? {
         func receive(_ store: inout Store, _ op: UInt64, _ more: [Record] = []) throws {
             let at = OpNumber(op)
             try store.receive(op: at, view: ViewNumber(1), snapshot: Model.snapshot(at))
-            try store.append([.restored(op: at, hash: .beginning)] + more)
+            try store.append(
+                [.restored(LogEnd(view: ViewNumber(1), op: at), hash: .beginning)] + more)
             try store.sync()
         }
         do {

@@ -113,16 +113,18 @@ private func commands(in bytes: [UInt8], splitAt cut: Int) -> [[[UInt8]]]? {
             .witnesses([Instance(1), Instance(2)]),
             .seek(number: number, attempt: attempt, isViewOver: true),
             .grant(
-                number: number, attempt: attempt, committed: OpNumber(0), op: OpNumber(0),
+                number: number, attempt: attempt, committed: OpNumber(0), end: .beginning,
                 accepted: nil),
             .grant(
-                number: number, attempt: attempt, committed: OpNumber(6), op: OpNumber(7),
+                number: number, attempt: attempt, committed: OpNumber(6),
+                end: LogEnd(view: number, op: OpNumber(7)),
                 accepted: Accepted(attempt: attempt, view: view)),
             .outbid(number: number, attempt: attempt), .propose(attempt: attempt, view: view),
             .accepted(number: number, attempt: attempt), .view(view),
-            .join(JoinID(5), member, op: OpNumber(4), view: number, hash: LogHash(8)),
+            .join(JoinID(5), member, end: LogEnd(view: number, op: OpNumber(4)), hash: LogHash(8)),
             .state(
-                JoinID(5), view: view, op: OpNumber(4), hash: LogHash(8), piece: 1, pieces: 2,
+                JoinID(5), view: view, end: LogEnd(view: number, op: OpNumber(4)), hash: LogHash(8),
+                piece: 1, pieces: 2,
                 bytes: [0, 13, 10]),
             .learnOK(JoinID(5), op: OpNumber(4)), .joinRefused(JoinID(5), reason: "place taken"),
             .election(view: number, id: other.id), .electionOK(view: number),
