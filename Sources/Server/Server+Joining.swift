@@ -54,8 +54,8 @@ struct Joining {
         switch replica.status {
         case .idle: isDeciding ? "finding out whether a service is running" : lastReason
         case .learning: "fetching the state"
-        case .normal where replica.fork != nil:
-            "waiting for people: its log and another's differ (see stderr)"
+        case .normal where replica.fork != nil, .choosing where replica.fork != nil:
+            "people: its log and another's differ (its messages say more)"
         case .normal: ""
         case .choosing:
             replica.missing == nil

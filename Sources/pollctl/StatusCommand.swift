@@ -21,6 +21,8 @@ struct StatusCommand {
         let count = primary.members.count
         let state =
             switch primary.isLeading ? primary.string("state") : "waiting" {
+            case "waiting" where primary.note.hasPrefix("people"):
+                "waiting for people: nothing counts before"
             case "waiting": "waiting for other members: nothing counts before they are back"
             case "pair": "pair: every ballot is on both before it counts"
             case "group": "group of \(count): every ballot is on all \(count) before it counts"

@@ -58,7 +58,9 @@ extension Disks {
                     let said = pair.cluster.said(pair.name(index), "err")
                     return said.contains("is an older copy that has gone on since") ? true : nil
                 }
-                #expect(try pair.cluster.info(pair.cluster.ports[index])["stalled"] == "1")
+                let info = try pair.cluster.info(pair.cluster.ports[index])
+                #expect(info["stalled"] == "1")
+                #expect(info["note"]?.hasPrefix("people: ") == true)
                 let answer = try? RawClient(pair.cluster.ports[index]).ask("VOTE.OPEN x ROLL open")
                 if case .number? = answer { Issue.record("server \(index) answers") }
             }
