@@ -35,10 +35,15 @@ struct Lives: Equatable, Sendable {
     /// A path to it stands.
     mutating func connected(_ instance: Instance) { exited.removeAll { $0 == instance } }
 
-    /// This process is there.
-    mutating func met(_ life: Life) {
+    /// This process is there, and knows `view`. If that names another process of the instance, it is an
+    /// older one: of those only one at a time can run.
+    mutating func met(_ life: Life, knowing view: View? = nil) {
         newest.removeAll { $0.instance == life.instance }
         Self.append(life, to: &newest)
+        guard let named = view?.member(life.instance).map({ Life($0) }), named != life,
+            !ended.contains(named)
+        else { return }
+        Self.append(named, to: &ended)
     }
 
     /// `life`: nil if no process of the instance can run any more, else which has ended. Whether that
@@ -56,15 +61,16 @@ struct Lives: Equatable, Sendable {
         return true
     }
 
-    /// A view names another process than the one before did: the one that it names has acted since.
+    /// A view names another process than the one before did: the one that it names has acted since,
+    /// and is the newest, unless that is known to be over.
     mutating func learn(_ members: [Member], before: View?) {
         for member in members {
             let life = Life(member)
-            guard let known = before?.member(member.instance), Life(known) != life else { continue }
+            guard let known = before?.member(member.instance), Life(known) != life,
+                !ended.contains(life)
+            else { continue }
             met(life)
-            if !ended.contains(life), !over.contains(life.instance) {
-                exited.removeAll { $0 == member.instance }
-            }
+            if !over.contains(life.instance) { exited.removeAll { $0 == member.instance } }
         }
     }
 

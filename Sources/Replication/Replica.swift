@@ -54,8 +54,8 @@ package struct Replica: Equatable, Sendable {
         case heard(Instance)
         /// A new connection to this replica was refused: nobody listens there.
         case refused(Instance)
-        /// This process has made a direct connection.
-        case met(Life)
+        /// This process has made a direct connection, and knows this view.
+        case met(Life, knowing: View?)
         /// This process of the instance is proved to have exited; nil: no process of it can run any more.
         case exited(Instance, Life?)
         /// The client witnesses that are connected here, ascending.
@@ -295,7 +295,7 @@ package struct Replica: Equatable, Sendable {
         case .linkDown(let instance): onLinkDown(instance, into: &outbox)
         case .heard(let instance): onHeard(instance)
         case .refused(let instance): onRefused(instance, into: &outbox)
-        case .met(let life): lives.met(life)
+        case .met(let life, let view): lives.met(life, knowing: view)
         case .exited(let instance, let life): onExited(instance, life, into: &outbox)
         case .witnesses(let instances): onWitnesses(instances, into: &outbox)
         case .create(let end, let hash): onCreate(after: end, hash, into: &outbox)

@@ -199,7 +199,7 @@ extension Server {
         log.detail("connected to replica \(hello.member.id) at \(hello.member.address)")
         watchProcess(hello.member, connection)
         for former in hello.former { endFormer(former, of: hello.member) }
-        step(.met(Life(hello.member)))
+        step(.met(Life(hello.member), knowing: hello.view))
         step(.directUp(instance))
         updateLinks()
         guard connection.isOpen else { return }

@@ -43,7 +43,7 @@ extension Simulation {
         }
         let wasRelay = if case .relay = process.paths.route(to: instance) { true } else { false }
         if wasRelay { coverage.note(.backToDirect) }
-        step(process, .met(Life(theirs.member)))
+        step(process, .met(Life(theirs.member), knowing: theirs.view))
         step(process, .directUp(instance))
         for former in theirs.formerly { onFormer(process, former) }
         guard connections[id].isOpen[side], isAnswer else { return }

@@ -74,6 +74,14 @@ import Wire
         #expect(isDead)
     }
 
+    /// What a process knows when it is met was before it: its view names an older one.
+    @Test mutating func aViewThatItsNewestKnows() {
+        lives.met(Self.life(8), knowing: Self.view(2, pid: 6))
+        lives.learn(Self.view(2, pid: 6).members, before: Self.view(1, pid: 5))
+        expectEnd(Self.life(8), isNews: true)
+        #expect(isDead)
+    }
+
     /// The instance has lost its disk: whatever process a view names, it runs no more.
     @Test mutating func theInstanceIsOver() {
         lives.met(Self.life(7))

@@ -51,7 +51,7 @@ import Wire
         var backup = try PairFixture.replica(2, [])
         var outbox = Outbox()
         let old = PairFixture.member(1)
-        backup.step(.met(Life(old)), into: &outbox)
+        backup.step(.met(Life(old), knowing: nil), into: &outbox)
         backup.step(.linkDown(old.instance), into: &outbox)
         backup.step(.exited(old.instance, Life(old)), into: &outbox)
         #expect(backup.isProvedDead(old.instance))
