@@ -6,8 +6,8 @@ extension Replica {
     ///
     /// Everything that another may have heard from it was durable before it was said, so the
     /// restart is to the others a pause in which all connections broke. It goes on in its view, with
-    /// its part in choosing the next one; what it knows to be committed is only the checkpoint, and
-    /// the others, or nobody being there the lack of them, tell it the rest.
+    /// its part in choosing the next one; what it knows to be committed is only the checkpoint and what it had
+    /// while alone; the others, or nobody being there the lack of them, tell it the rest.
     ///
     /// - An attempt is made once: the counter goes on above all that were written down, which are all
     ///   that were sent (SEEK leaves after the sync). Attempt 0 is spent if anything was granted or
