@@ -44,7 +44,7 @@ extension Disks {
 
         /// `more`: of how many votes the older copy has told its clients. The partner's log is longer
         /// than that, or shorter. `kept`: which of the two people decide for.
-        @Test(arguments: [1, 5], [0, 1]) func bothWaitForPeople(more: Int, kept: Int) throws {
+        @Test(arguments: zip([1, 5], [1, 0])) func bothWaitForPeople(more: Int, kept: Int) throws {
             let pair = try DiskPair(clients: 0, flags: ["--test-hooks"])
             defer { pair.end() }
             let older = try begin(pair)
