@@ -170,9 +170,10 @@ extension Replica {
         }
         guard !isFork(has) else {
             let reason =
-                "up to op \(has.end.op) its log is another than that of the service, as no promotion by force "
-                + "explains: its disk is an older copy that has gone on since. Start it with an empty "
-                + "folder to give up what only it has acknowledged (pollctl journal shows it)"
+                "up to op \(has.end.op) its log is another than the service's, as no promotion by force "
+                + "explains: its disk, or that of the primary, is an older copy that has gone on since. "
+                + "Start it with an empty folder to give up what only it has acknowledged (pollctl journal "
+                + "shows it)"
             outbox.send.append(Envelope(to: from, .joinRefused(join, reason: reason)))
             return
         }
