@@ -37,7 +37,9 @@ package struct Identity: Hashable, Sendable, CustomStringConvertible {
         }
         let version = first.dropFirst("pollsrv journal ".count)
         guard version == "\(Self.formatVersion)" else {
-            throw DecodeError("format \(version); this program reads \(Self.formatVersion)")
+            throw DecodeError(
+                "format \(version), of another version of pollsrv: this one reads \(Self.formatVersion)"
+            )
         }
         guard lines.count == 6, let service = ServiceID(text: Self.value("service", lines[1])),
             let instance = Instance(text: Self.value("instance", lines[3]))

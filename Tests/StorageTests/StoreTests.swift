@@ -404,7 +404,7 @@ private func refusal(_ body: () throws -> Void) -> StoreError? {
         disk.state.withLock { $0.spoil("/d/identity") { $0[16] = UInt8(ascii: "3") } }
         #expect(
             look(nil, nil)?.description
-                == "/d/identity: format 3; this program reads 2; put the right file "
+                == "/d/identity: format 3, of another version of pollsrv: this one reads 2; put the right file "
                 + "back, or start in an empty folder and join")
         disk.state.withLock { $0.take("/d/identity") }
         // A first segment without a record is what an interrupted beginning leaves.
