@@ -31,7 +31,7 @@ extension Replica {
         hasState = view != nil
         acceptor = Acceptor(granted: recovered.promised, accepted: recovered.accepted)
         counterSeen = recovered.promised?.counter ?? 0
-        isProofVoid = true
+        (isProofVoid, hasRestarted) = (true, true)
         guard let view, view.contains(me.instance) else { return }
         status = recovered.hasProposed ? .choosing : .normal
         // Its primary's own entries are in the primary's log, and so is what stands before them.

@@ -43,9 +43,10 @@ extension Replica {
             base: knownCommitted)
     }
 
-    /// Where this member's log ends, if it has granted.
+    /// Where this member's log ends, if it has granted, and this replica's disk may have lost what it
+    /// had. (Else what others have more is on its way here.)
     private func granted(_ member: Member) -> LogEnd {
-        guard let view, let campaign,
+        guard hasRestarted, let view, let campaign,
             let index = view.electorate.firstIndex(of: member.instance),
             case .granted(_, let end) = campaign.answers[index]
         else { return .beginning }

@@ -152,6 +152,8 @@ package struct Replica: Equatable, Sendable {
     /// committed there: from then on the other can decide alone only when this replica has ended once
     /// more, and what this one may have lost of its log has been noticed.
     package internal(set) var isProofVoid = false
+    /// This process goes on from a disk, which may have lost the end of what it had.
+    var hasRestarted = false
     /// Through this op was committed in this replica's view, behind the end of its log: its disk has
     /// lost what it had. It takes no part in the view any more but as an elector.
     package internal(set) var missing: OpNumber?
