@@ -31,7 +31,7 @@ struct PeerHello {
         let former = former.map(\.description).joined(separator: ",")
         RESP.command(
             [
-                "PEER", "hello", "\(Settings.protocolVersion)", service?.description ?? "-",
+                "PEER", "hello", "\(Message.protocolVersion)", service?.description ?? "-",
                 status.rawValue, member.text, view?.text ?? "-", election.rawValue,
                 folder ?? "-", former.isEmpty ? "-" : former,
             ], into: &bytes)
@@ -54,10 +54,10 @@ struct PeerHello {
         guard arguments.count >= 3, arguments.equals(1, "hello") else {
             throw DecodeError("a replica begins with PEER hello")
         }
-        guard arguments.number(2) == UInt64(Settings.protocolVersion) else {
+        guard arguments.number(2) == UInt64(Message.protocolVersion) else {
             throw DecodeError(
                 "protocol version \(arguments.text(2)), this replica speaks "
-                    + "\(Settings.protocolVersion); run the same pollsrv on both sides")
+                    + "\(Message.protocolVersion); run the same pollsrv on both sides")
         }
         guard arguments.count == 10, let status = Status(rawValue: arguments.text(4)),
             let member = Member(text: arguments.text(5)),

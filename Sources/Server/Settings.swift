@@ -46,7 +46,6 @@ package struct Settings: Sendable {
     static let tickMilliseconds: UInt64 = 10
     /// How long a client may answer from its cache without a word from the primary.
     static let leaseMilliseconds: UInt64 = 1_000
-    static let protocolVersion = 5
     static let version = "0.1.0"
     /// Replicas in a view.
     var membersMax: Int {

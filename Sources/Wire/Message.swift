@@ -115,6 +115,9 @@ package struct RelayFrame: Equatable, Sendable {
 
 /// What replicas and witnesses say to each other.
 package enum Message: Equatable, Sendable {
+    /// Of the messages and of what they begin with (`PEER hello`): replicas of two versions refuse each other.
+    package static let protocolVersion = 5
+
     // Inside a view, primary to backup and to learner.
     case prepare(view: ViewNumber, entry: Entry, commitMax: OpNumber)
     /// `hash`: of the log through `commitMax`.
