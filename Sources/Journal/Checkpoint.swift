@@ -9,21 +9,22 @@ package import Wire
 ///     32 16  priority and id of the replica
 ///     48  8  instance
 ///     56  8  op
-///     64  8  view of the entry that ends with this op
+///     64  8  view of the entry that ends with this op; 0: none does
 ///     72  8  number of the segment that replay begins with: every entry behind the op that was
 ///            ever appended stands in it or later
 ///     80  8  checksum of that segment's header
-///     88  4  origin: 0 taken here, 1 received from another replica, 2 a copy of a service; of that
+///     88  3  bytes in a piece
+///     91  1  origin: 0 taken here, 1 received from another replica, 2 a copy of a service; of that
 ///            the view is the one in which it was made, and segment and checksum are 0
-///     92  4  bytes in a piece
-///     96  8  bytes of the snapshot
+///     92  4  bytes of the snapshot
+///     96  8  hash of the log through this op
 ///     104 8  salt: random; seeds the checksums of the pieces
 ///     112 8  XXH64 of bytes 0 to 112, seed 0
 ///
 /// Then the snapshot in pieces, the last one shorter, behind each piece its XXH64, seeded with the
 /// salt plus the piece's number from 0; nothing behind the last.
 package struct CheckpointHeader: Hashable, Sendable {
-    package enum Origin: UInt32, Hashable, Sendable {
+    package enum Origin: UInt8, Hashable, Sendable {
         case taken = 0
         /// Counts only if the journal says, by a record `restored`, that it was made use of.
         case received = 1
@@ -34,6 +35,8 @@ package struct CheckpointHeader: Hashable, Sendable {
     package var identity: Identity
     package var op: OpNumber
     package var view: ViewNumber
+    /// Of the log through `op`. After a promotion by force the same op may be another log's.
+    package var hash: LogHash
     package var segment: UInt64
     package var segmentChecksum: UInt64
     package var origin: Origin
@@ -42,13 +45,14 @@ package struct CheckpointHeader: Hashable, Sendable {
     package var salt: UInt64
 
     package init(
-        identity: Identity, op: OpNumber, view: ViewNumber, segment: UInt64,
+        identity: Identity, op: OpNumber, view: ViewNumber, hash: LogHash, segment: UInt64,
         segmentChecksum: UInt64, origin: Origin, snapshotBytes: Int, salt: UInt64,
         pieceBytes: Int = Self.pieceBytesUsual
     ) {
         self.identity = identity
         self.op = op
         self.view = view
+        self.hash = hash
         self.segment = segment
         self.segmentChecksum = segmentChecksum
         self.origin = origin
@@ -59,12 +63,12 @@ package struct CheckpointHeader: Hashable, Sendable {
 
     /// Of a copy of a service; `identity`: of the replica that makes it.
     package init(
-        copyBy identity: Identity, op: OpNumber, view: ViewNumber, snapshotBytes: Int = 0,
-        salt: UInt64
+        copyBy identity: Identity, op: OpNumber, view: ViewNumber, hash: LogHash,
+        snapshotBytes: Int = 0, salt: UInt64
     ) {
         self.init(
-            identity: identity, op: op, view: view, segment: 0, segmentChecksum: 0, origin: .copied,
-            snapshotBytes: snapshotBytes, salt: salt)
+            identity: identity, op: op, view: view, hash: hash, segment: 0, segmentChecksum: 0,
+            origin: .copied, snapshotBytes: snapshotBytes, salt: salt)
     }
 
     package static let byteCount = 120
@@ -81,9 +85,10 @@ package struct CheckpointHeader: Hashable, Sendable {
         for value in [op.rawValue, view.rawValue, segment, segmentChecksum] {
             LittleEndian.append(value, to: &bytes)
         }
-        LittleEndian.append(origin.rawValue, to: &bytes)
-        LittleEndian.append(UInt32(pieceBytes), to: &bytes)
-        LittleEndian.append(UInt64(snapshotBytes), to: &bytes)
+        precondition(pieceBytes < 1 << 24, "pieces of \(pieceBytes) bytes")
+        LittleEndian.append(UInt32(pieceBytes) | UInt32(origin.rawValue) << 24, to: &bytes)
+        LittleEndian.append(UInt32(snapshotBytes), to: &bytes)
+        LittleEndian.append(hash.rawValue, to: &bytes)
         LittleEndian.append(salt, to: &bytes)
         LittleEndian.append(Checksum.of(bytes), to: &bytes)
         return bytes
@@ -96,15 +101,16 @@ package struct CheckpointHeader: Hashable, Sendable {
         view = ViewNumber(LittleEndian.read64(bytes, at: 64))
         segment = LittleEndian.read64(bytes, at: 72)
         segmentChecksum = LittleEndian.read64(bytes, at: 80)
-        pieceBytes = Int(LittleEndian.read32(bytes, at: 92))
-        let snapshot = LittleEndian.read64(bytes, at: 96)
+        let piece = LittleEndian.read32(bytes, at: 88)
+        pieceBytes = Int(piece & 0xff_ffff)
+        snapshotBytes = Int(LittleEndian.read32(bytes, at: 92))
+        hash = LogHash(LittleEndian.read64(bytes, at: 96))
         salt = LittleEndian.read64(bytes, at: 104)
-        guard let origin = Origin(rawValue: LittleEndian.read32(bytes, at: 88)), pieceBytes > 0,
+        guard let origin = Origin(rawValue: UInt8(piece >> 24)), pieceBytes > 0,
             op.rawValue < .max, (segment == 0) == (origin == .copied),
-            snapshot <= UInt64(bytes.count)
+            snapshotBytes <= bytes.count
         else { throw Flaw(.rot, at: 56, "a checkpoint's header without sense") }
         self.origin = origin
-        snapshotBytes = Int(snapshot)
     }
 
     package var pieceCount: Int { (snapshotBytes + pieceBytes - 1) / pieceBytes }

@@ -39,17 +39,20 @@ package struct Replay: Sendable {
     package struct Base: Hashable, Sendable {
         package var op: OpNumber
         package var view: ViewNumber
+        /// Of the log through `op`.
+        package var hash: LogHash
         /// It came from another replica, and counts from the record `restored` on.
         package var isReceived: Bool
 
-        package init(op: OpNumber, view: ViewNumber, isReceived: Bool) {
+        package init(op: OpNumber, view: ViewNumber, hash: LogHash, isReceived: Bool) {
             self.op = op
             self.view = view
+            self.hash = hash
             self.isReceived = isReceived
         }
 
         package static let beginning = Base(
-            op: OpNumber(0), view: ViewNumber(0), isReceived: false)
+            op: OpNumber(0), view: ViewNumber(0), hash: .beginning, isReceived: false)
     }
 
     package let base: Base
@@ -58,8 +61,11 @@ package struct Replay: Sendable {
     /// they may be another history's, which it replaces.
     private var entries: [Entry] = []
     private var isPending: Bool
-    /// A state of an older op than the base's was restored after it: the log went back.
+    /// Another state was restored after the base: the log went back, and on from there, maybe as another
+    /// log, if somebody has been promoted by force.
     private var isSetBack = false
+    /// Since then it has come to the base's op by the base's own entries.
+    private var isBackAtBase = false
     /// The op of a state that the records ask for and the base does not have; nil again when the log
     /// has gone back to the base.
     package private(set) var stateMissing: OpNumber?
@@ -77,6 +83,7 @@ package struct Replay: Sendable {
         case .entry(let entry):
             try standing.apply(record)
             if entry.last > base.op { entries.append(entry) }
+            if entry.last == base.op { isBackAtBase = entry.hash == base.hash }
         case .truncated(let after):
             var kept = entries.count
             while kept > 0, entries[kept - 1].last > after { kept -= 1 }
@@ -85,13 +92,15 @@ package struct Replay: Sendable {
             }
             try standing.apply(record)
             entries.removeSubrange(kept...)
+            if after < base.op { isBackAtBase = false }
             if let last = entries.last { standing.lastEntryView = last.view }
-        case .restored(let end, _):
+        case .restored(let end, let hash):
             let op = end.op
             try standing.apply(record)
             entries.removeAll()
-            if op == base.op { isPending = false }
-            isSetBack = op < base.op
+            isBackAtBase = op == base.op && hash == base.hash
+            if isBackAtBase { isPending = false }
+            isSetBack = op <= base.op && !isBackAtBase
             stateMissing = op > base.op ? op : nil
         case .view, .promised, .accepted, .proposed: try standing.apply(record)
         }
@@ -103,9 +112,10 @@ package struct Replay: Sendable {
     }
 
     /// The replica stands on the checkpoint before the base: the base was received and never put to
-    /// use, or the log has gone back behind it, as a primary that has itself just come back from its
-    /// disk may give a joiner an older state than the one that it had, and has not reached it again.
-    package var isBaseUnused: Bool { isPending || isSetBack && standing.op < base.op }
+    /// use, or the log has gone back behind it and has not come to it again. A primary that has itself just
+    /// come back from its disk may give a joiner an older state than the one that it had; and one that was
+    /// promoted by force has another log, which never comes to it.
+    package var isBaseUnused: Bool { isPending || isSetBack && !isBackAtBase }
 
     /// What the records so far come to, without the base's snapshot. Throws when they do not meet
     /// the base: they end before it, or an entry reaches over it.

@@ -122,7 +122,8 @@ package struct Survey: Sendable {
             let checkpoint = rest.popFirst()
             var replay = try replay(checkpoint?.header, load)
             if let checkpoint, place == nil || place?.flaw.kind == .torn, replay.isBaseUnused {
-                // The process ended between a state's arrival and its being put to use.
+                // The process ended between a state's arrival and its being put to use, or the log has
+                // gone another way since.
                 let index = checkpoints.firstIndex { $0.op == checkpoint.header.op }
                 if let index { checkpoints[index].isUnused = true }
                 (segments, place) = ([], nil)
@@ -174,7 +175,8 @@ package struct Survey: Sendable {
         _ checkpoint: CheckpointHeader?, _ load: (String) throws(Failure) -> [UInt8]
     ) throws(Failure) -> Replay {
         let base = checkpoint.map {
-            Replay.Base(op: $0.op, view: $0.view, isReceived: $0.origin == .received)
+            Replay.Base(
+                op: $0.op, view: $0.view, hash: $0.hash, isReceived: $0.origin == .received)
         }
         let first = checkpoint?.segment ?? 1
         let last = max(segmentNumbers.last ?? first, first)

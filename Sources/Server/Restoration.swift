@@ -65,7 +65,8 @@ extension Server {
             do throws(SystemError) {
                 // In this service no entry ends with that op, and so none in any view.
                 try durable.store.receive(
-                    op: restoration.header.op, view: ViewNumber(0), snapshot: restoration.snapshot)
+                    op: restoration.header.op, view: ViewNumber(0), hash: executor.hash,
+                    snapshot: restoration.snapshot)
             } catch {
                 failDisk(error)
             }

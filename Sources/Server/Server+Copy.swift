@@ -59,7 +59,7 @@ extension Server {
         }
         let header = CheckpointHeader(
             copyBy: Identity(service: service, id: me.id, instance: me.instance), op: executor.op,
-            view: view.number, salt: Entropy.next())
+            view: view.number, hash: executor.hash, salt: Entropy.next())
         do throws(SystemError) {
             let file = try EncodedState.begin(executor, waking: loopWaker) { executor in
                 var header = header

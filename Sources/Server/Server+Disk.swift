@@ -238,8 +238,10 @@ extension Server {
                 return
             }
             for case .restore(let op, let snapshot) in effects {
-                let view = replica.view?.number ?? ViewNumber(0)
-                try durable.store.receive(op: op, view: view, snapshot: snapshot)
+                for case .restored(let end, let hash) in records where end.op == op {
+                    try durable.store.receive(
+                        op: op, view: end.view, hash: hash, snapshot: snapshot)
+                }
             }
             try durable.store.append(records)
         } catch {
@@ -342,7 +344,8 @@ extension Server {
         let copy = executor
         do throws(SystemError) {
             let isBegun = try durable.store.checkpoint(
-                op: copy.op, view: copy.view, snapshot: { copy.snapshot() })
+                op: copy.op, view: copy.view, hash: copy.hash,
+                snapshot: { copy.snapshot() })
             if isBegun {
                 durable.bytesAtCheckpoint = durable.store.counts.bytes
                 durable.checkpointStart = Clock.monotonicNanoseconds()

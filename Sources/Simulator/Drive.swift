@@ -9,7 +9,7 @@ final class Drive {
     /// What a step gives to the journal: records, and the state that a `restored` among them needs.
     struct Item {
         var records: [Record]
-        var state: (op: OpNumber, view: ViewNumber, snapshot: [UInt8])?
+        var state: (end: LogEnd, hash: LogHash, snapshot: [UInt8])?
     }
 
     static let folder = "/d"

@@ -42,7 +42,9 @@ extension Simulation {
         guard !out.records.isEmpty else { return false }
         var item = Drive.Item(records: out.records)
         for case .restore(let op, let snapshot) in out.effects {
-            item.state = (op, process.replica.view?.number ?? ViewNumber(0), snapshot)
+            for case .restored(let end, let hash) in out.records where end.op == op {
+                item.state = (end, hash, snapshot)
+            }
         }
         process.unwritten.append(item)
         process.itemsGiven += 1
@@ -106,7 +108,9 @@ extension Simulation {
             if let state = item.state {
                 // Which waits for the checkpoint that is being written.
                 drive.beside.run()
-                try journal.store.receive(op: state.op, view: state.view, snapshot: state.snapshot)
+                try journal.store.receive(
+                    op: state.end.op, view: state.end.view, hash: state.hash,
+                    snapshot: state.snapshot)
             }
             try journal.store.append(item.records)
         }
@@ -143,7 +147,8 @@ extension Simulation {
         let copy = process.executor
         do throws(SystemError) {
             let isBegun = try journal.store.checkpoint(
-                op: copy.op, view: copy.view, snapshot: { copy.snapshot() })
+                op: copy.op, view: copy.view, hash: copy.hash,
+                snapshot: { copy.snapshot() })
             guard isBegun else { return }
         } catch {
             preconditionFailure("a store that has failed and goes on: \(error)")

@@ -28,19 +28,20 @@ final class CheckpointJob: Sendable {
 extension Store {
     /// Begins to write the state as it is after `op`, beside the caller's loop; `snapshot` is
     /// called there, so it should hold a copy of the services. `view`: of the entry that ends with
-    /// `op`. `onEnd` is called there too when `takeCheckpointOutcome` has something to give. Then
-    /// what only older checkpoints needed is removed.
+    /// `op`; `hash`: of the log through it. `onEnd` is called there too when `takeCheckpointOutcome` has
+    /// something to give. Then what only older checkpoints needed is removed.
     ///
     /// Gives false, having done nothing, when one is being written or nothing is new.
     /// Precondition: the journal has been synced through `op`.
     package mutating func checkpoint(
-        op: OpNumber, view: ViewNumber, snapshot: @escaping @Sendable () -> [UInt8],
+        op: OpNumber, view: ViewNumber, hash: LogHash,
+        snapshot: @escaping @Sendable () -> [UInt8],
         onEnd: @escaping @Sendable () -> Void = {}
     ) throws(SystemError) -> Bool {
         if let failure { throw failure }
         guard job == nil, op > (checkpoints.first?.op ?? OpNumber(0)) else { return false }
         precondition(op <= syncedOp, "a checkpoint of op \(op), synced through \(syncedOp)")
-        let header = header(op, view, .taken)
+        let header = header(op, view, hash, .taken)
         let job = CheckpointJob(header: header)
         let removal = Removal(
             folder: folder, keeps: [header] + checkpoints.prefix(1), disk: disk)
@@ -79,20 +80,21 @@ extension Store {
     }
 
     /// Makes durable the state that came from another replica, as it is after `op`, so that
-    /// `.restored(op:)` may be appended. Until that is synced it does not count.
-    package mutating func receive(op: OpNumber, view: ViewNumber, snapshot: [UInt8])
-        throws(SystemError)
-    {
+    /// `.restored` of it may be appended. Until that is synced it does not count.
+    package mutating func receive(
+        op: OpNumber, view: ViewNumber, hash: LogHash, snapshot: [UInt8]
+    ) throws(SystemError) {
         waitForCheckpoint()
         _ = takeCheckpointOutcome()
-        // One that is there says the same: what is committed through an op is one history. And it
-        // counts whether or not the record follows.
-        if checkpoints.contains(where: { $0.op == op }) { return }
-        var header = header(op, view, .received)
+        // One that is there says the same, if it is of the same log. And it counts whether or not the
+        // record follows.
+        if checkpoints.contains(where: { $0.op == op && $0.hash == hash }) { return }
+        var header = header(op, view, hash, .received)
         header.snapshotBytes = snapshot.count
         try guarded { store throws(SystemError) in
             try store.disk.publish(
                 store.folder, CheckpointHeader.name(op), Checkpoint.encode(header, snapshot))
+            store.checkpoints.removeAll { $0.op == op }
             store.checkpoints.append(header)
             store.checkpoints.sort { $0.op > $1.op }
         }
@@ -104,7 +106,7 @@ extension Store {
     }
 
     private func header(
-        _ op: OpNumber, _ view: ViewNumber, _ origin: CheckpointHeader.Origin
+        _ op: OpNumber, _ view: ViewNumber, _ hash: LogHash, _ origin: CheckpointHeader.Origin
     ) -> CheckpointHeader {
         guard let identity else { preconditionFailure("a checkpoint of nobody") }
         // Where a segment begins with `op` or less behind it, all that was appended behind `op`
@@ -112,7 +114,7 @@ extension Store {
         let needed = begun.last { $0.firstOp <= op.next } ?? begun.first
         guard let needed else { preconditionFailure("a checkpoint without a journal") }
         return CheckpointHeader(
-            identity: identity, op: op, view: view, segment: needed.number,
+            identity: identity, op: op, view: view, hash: hash, segment: needed.number,
             segmentChecksum: needed.checksum, origin: origin, snapshotBytes: 0,
             salt: options.random())
     }

@@ -95,7 +95,9 @@ extension View {
     package init?(text: String) {
         let parts = text.split(separator: " ", omittingEmptySubsequences: false)
         guard parts.count == 5, let number = UInt64(parts[0]), number > 0,
-            let primary = Member(text: parts[1]), let base = UInt64(parts[4])
+            let primary = Member(text: parts[1]), let base = UInt64(parts[4]),
+            // Of both there is a next one.
+            number <= 1 << 62, base <= 1 << 62
         else { return nil }
         func list(_ part: Substring) -> [Substring] {
             part == "-" ? [] : part.split(separator: ",")

@@ -139,7 +139,8 @@ struct DiskBench {
         }
         let snapshot = [UInt8](repeating: 5, count: 64 << 20)
         let whole = Stopwatch()
-        _ = try store.checkpoint(op: last, view: ViewNumber(1)) { snapshot }
+        _ = try store.checkpoint(
+            op: last, view: ViewNumber(1), hash: .beginning, snapshot: { snapshot })
         let call = whole.milliseconds * 1_000
         store.waitForCheckpoint()
         guard case .done? = store.takeCheckpointOutcome() else {

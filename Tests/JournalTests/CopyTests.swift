@@ -6,8 +6,8 @@ import Wire
 @Suite struct CopyTests {
     private static let snapshot = (0..<200_000).map { UInt8(truncatingIfNeeded: $0 * 31) }
     private static let header = CheckpointHeader(
-        copyBy: Sample.identity, op: OpNumber(70), view: ViewNumber(3), snapshotBytes: 200_000,
-        salt: 11)
+        copyBy: Sample.identity, op: OpNumber(70), view: ViewNumber(3), hash: LogHash(5),
+        snapshotBytes: 200_000, salt: 11)
     private static let bytes = Checkpoint.encode(header, snapshot)
 
     @Test func comesBack() throws {

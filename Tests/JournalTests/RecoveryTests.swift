@@ -26,7 +26,8 @@ private struct Folder {
         for (op, segment) in [(UInt64(4), second), (8, third)] where checkpoint != .none {
             let header = CheckpointHeader(
                 identity: Sample.identity, op: OpNumber(op), view: ViewNumber(1),
-                segment: segment.header.number, segmentChecksum: segment.header.checksum,
+                hash: .beginning, segment: segment.header.number,
+                segmentChecksum: segment.header.checksum,
                 origin: .taken, snapshotBytes: 50, salt: op)
             files["checkpoint-\(op)"] = Checkpoint.encode(header, snapshot)
         }

@@ -106,33 +106,72 @@ import Wire
     }
 
     @Test func aBaseTakesTheEntriesBehindItAlone() throws {
-        let base = Replay.Base(op: OpNumber(3), view: ViewNumber(3), isReceived: false)
+        let base = Replay.Base(
+            op: OpNumber(3), view: ViewNumber(3), hash: .beginning, isReceived: false)
         var replay = Replay(base: base, firstOp: OpNumber(1))
         for record in Self.before { try replay.take(record) }
         #expect(try replay.recovered().entries.map(\.first.rawValue) == [4])
         // In the middle of an entry.
         var middle = Replay(
-            base: Replay.Base(op: OpNumber(2), view: ViewNumber(3), isReceived: false),
+            base: Replay.Base(
+                op: OpNumber(2), view: ViewNumber(3), hash: .beginning, isReceived: false),
             firstOp: OpNumber(1))
         for record in Self.before { try middle.take(record) }
         #expect(throws: DecodeError.self) { try middle.recovered() }
         // Behind the journal's end.
         var behind = Replay(
-            base: Replay.Base(op: OpNumber(9), view: ViewNumber(3), isReceived: false),
+            base: Replay.Base(
+                op: OpNumber(9), view: ViewNumber(3), hash: .beginning, isReceived: false),
             firstOp: OpNumber(1))
         for record in Self.before { try behind.take(record) }
         #expect(throws: DecodeError.self) { try behind.recovered() }
     }
 
+    /// Behind a state of an older op the log comes to the base again, or goes another way.
+    @Test func aBaseCountsWhereTheLogComesToIt() throws {
+        let own = (1...4 as ClosedRange<UInt64>).map { Self.entry($0, view: 1) }
+        let base = Replay.Base(
+            op: OpNumber(4), view: ViewNumber(1), hash: own[3].hash, isReceived: false)
+        var replay = Replay(base: base, firstOp: OpNumber(1))
+        for entry in own { try replay.take(.entry(entry)) }
+        #expect(!replay.isBaseUnused)
+        try replay.take(.restored(LogEnd(view: ViewNumber(1), op: OpNumber(2)), hash: .beginning))
+        #expect(replay.isBaseUnused)
+        var other = replay
+        for entry in own[2...] { try replay.take(.entry(entry)) }
+        #expect(!replay.isBaseUnused)
+        #expect(try replay.recovered().last == OpNumber(4))
+        for op in 3...6 as ClosedRange<UInt64> {
+            try other.take(.entry(Self.entry(op, view: 2)))
+            #expect(other.isBaseUnused)
+        }
+        // In the middle of an entry.
+        var over = other
+        try over.take(.restored(LogEnd(view: ViewNumber(1), op: OpNumber(2)), hash: .beginning))
+        try over.take(.entry(Self.entry(3, count: 3, view: 2)))
+        #expect(over.isBaseUnused)
+        // To the very op, with another log's hash, and then its own.
+        try other.take(.restored(LogEnd(view: ViewNumber(2), op: OpNumber(4)), hash: LogHash(1)))
+        #expect(other.isBaseUnused)
+        try other.take(.restored(LogEnd(view: ViewNumber(1), op: OpNumber(4)), hash: base.hash))
+        #expect(!other.isBaseUnused)
+        // Cut off below it once more.
+        var cut = replay
+        try cut.take(.truncated(after: OpNumber(3)))
+        #expect(cut.isBaseUnused)
+    }
+
     @Test func aReceivedStateCountsFromItsRecordOn() throws {
-        let base = Replay.Base(op: OpNumber(9), view: ViewNumber(3), isReceived: true)
+        let base = Replay.Base(
+            op: OpNumber(9), view: ViewNumber(3), hash: .beginning, isReceived: true)
         var replay = Replay(base: base, firstOp: OpNumber(1))
         for record in Self.before { try replay.take(record) }
         #expect(replay.isBaseUnused)
         #expect(throws: DecodeError.self) { try replay.recovered() }
         // Not even where the log that it is to replace reaches as far.
         var longer = Replay(
-            base: Replay.Base(op: OpNumber(3), view: ViewNumber(3), isReceived: true),
+            base: Replay.Base(
+                op: OpNumber(3), view: ViewNumber(3), hash: .beginning, isReceived: true),
             firstOp: OpNumber(1))
         for record in Self.before { try longer.take(record) }
         #expect(throws: DecodeError.self) { try longer.recovered() }

@@ -243,8 +243,9 @@ import Wire
 @Suite struct CheckpointTests {
     static let snapshot = (0..<1_000).map { UInt8(truncatingIfNeeded: $0 * 31) }
     static let header = CheckpointHeader(
-        identity: Sample.identity, op: OpNumber(70), view: ViewNumber(3), segment: 2,
-        segmentChecksum: 99, origin: .taken, snapshotBytes: 1_000, salt: 11, pieceBytes: 300)
+        identity: Sample.identity, op: OpNumber(70), view: ViewNumber(3), hash: LogHash(5),
+        segment: 2, segmentChecksum: 99, origin: .taken, snapshotBytes: 1_000, salt: 11,
+        pieceBytes: 300)
     static let bytes = Checkpoint.encode(header, snapshot)
 
     @Test func comesBack() throws {

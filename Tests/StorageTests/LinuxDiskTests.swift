@@ -35,8 +35,14 @@ import Wire
             }
             // On a thread of its own, for once.
             let at = OpNumber(UInt64(round * 50 + 40))
-            #expect(try store.checkpoint(op: at, view: ViewNumber(1)) { Model.snapshot(at) })
-            #expect(try !store.checkpoint(op: at, view: ViewNumber(1)) { Model.snapshot(at) })
+            #expect(
+                try store.checkpoint(op: at, view: ViewNumber(1), hash: .beginning) {
+                    Model.snapshot(at)
+                })
+            #expect(
+                try !store.checkpoint(op: at, view: ViewNumber(1), hash: .beginning) {
+                    Model.snapshot(at)
+                })
             store.waitForCheckpoint()
             #expect(store.takeCheckpointOutcome() == .done(op: at, removal: nil))
             #expect(store.takeCheckpointOutcome() == nil)

@@ -26,7 +26,10 @@ import Wire
                 try store.sync()
                 guard checkpoints, op == 3 || op == 5 else { continue }
                 let at = OpNumber(UInt64(op))
-                #expect(try store.checkpoint(op: at, view: ViewNumber(1)) { Model.snapshot(at) })
+                #expect(
+                    try store.checkpoint(op: at, view: ViewNumber(1), hash: .beginning) {
+                        Model.snapshot(at)
+                    })
                 #expect(store.takeCheckpointOutcome() == .done(op: at, removal: nil))
             }
         }

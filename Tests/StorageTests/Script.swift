@@ -177,7 +177,8 @@ struct Script {
         }
         if Int.random(in: 0..<12, using: &generator) == 0 {
             let op = model.state(model.records.count).op + 3
-            try store.receive(op: op, view: ViewNumber(1), snapshot: Model.snapshot(op))
+            try store.receive(
+                op: op, view: ViewNumber(1), hash: .beginning, snapshot: Model.snapshot(op))
             records.append(.restored(LogEnd(view: ViewNumber(1), op: op), hash: .beginning))
             model.records.append(.restored(LogEnd(view: ViewNumber(1), op: op), hash: .beginning))
         }
@@ -206,7 +207,11 @@ struct Script {
 
     private func checkpoint(_ store: inout Store) throws(SystemError) {
         let op = committed
-        _ = try store.checkpoint(op: op, view: ViewNumber(1), snapshot: { Model.snapshot(op) })
+        // A state that came from elsewhere has the hash `.beginning` here.
+        let entry = model.state(model.records.count).log.last { $0.last == op }
+        _ = try store.checkpoint(
+            op: op, view: ViewNumber(1), hash: entry?.hash ?? .beginning,
+            snapshot: { Model.snapshot(op) })
         if let outcome = store.takeCheckpointOutcome() {
             switch outcome {
             case .done: break

@@ -73,7 +73,9 @@ private func storeAtRollOver(_ disk: SimulatedDisk, _ beside: Beside) throws -> 
         let op = start.op
         var store = start.store
         let at = OpNumber(op - 1)
-        let isBegun = try store.checkpoint(op: at, view: ViewNumber(1)) { Model.snapshot(at) }
+        let isBegun = try store.checkpoint(op: at, view: ViewNumber(1), hash: .beginning) {
+            Model.snapshot(at)
+        }
         let outcome = store.takeCheckpointOutcome()
         #expect(isBegun && outcome == .done(op: at, removal: nil))
         disk.state.withLock { $0.isOff = true }

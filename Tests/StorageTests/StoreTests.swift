@@ -115,7 +115,9 @@ private func refusal(_ body: () throws -> Void) -> StoreError? {
             #expect(throws: error) { try store.sync() }
             #expect(throws: error) { try store.append([entry(3)]) }
             #expect(throws: error) {
-                _ = try store.checkpoint(op: OpNumber(1), view: ViewNumber(1)) { [] }
+                _ = try store.checkpoint(op: OpNumber(1), view: ViewNumber(1), hash: .beginning) {
+                    []
+                }
             }
             #expect(disk.state.withLock { $0.counts } == before)
         }
@@ -188,7 +190,9 @@ private func refusal(_ body: () throws -> Void) -> StoreError? {
             disk.state.withLock { $0.faults[call] = (($0.counts[call] ?? 0) + 1, noSpace) }
             let op = OpNumber(4)
             #expect(
-                try store.checkpoint(op: op, view: ViewNumber(1)) { Model.snapshot(op) })
+                try store.checkpoint(op: op, view: ViewNumber(1), hash: .beginning) {
+                    Model.snapshot(op)
+                })
             guard case .failed(let error)? = store.takeCheckpointOutcome() else {
                 Issue.record("not failed")
                 continue
@@ -197,7 +201,10 @@ private func refusal(_ body: () throws -> Void) -> StoreError? {
             let failure = store.failure
             #expect(failure == nil)
             // The next one works.
-            #expect(try store.checkpoint(op: op, view: ViewNumber(1)) { Model.snapshot(op) })
+            #expect(
+                try store.checkpoint(op: op, view: ViewNumber(1), hash: .beginning) {
+                    Model.snapshot(op)
+                })
             #expect(store.takeCheckpointOutcome() == .done(op: op, removal: nil))
             #expect(disk.state.withLock { $0.names }.contains("/d/checkpoint-4"))
         }
@@ -211,7 +218,10 @@ private func refusal(_ body: () throws -> Void) -> StoreError? {
             try store.sync()
             if op % 10 == 0 {
                 let at = OpNumber(UInt64(op))
-                #expect(try store.checkpoint(op: at, view: ViewNumber(1)) { Model.snapshot(at) })
+                #expect(
+                    try store.checkpoint(op: at, view: ViewNumber(1), hash: .beginning) {
+                        Model.snapshot(at)
+                    })
                 #expect(store.takeCheckpointOutcome() == .done(op: at, removal: nil))
             }
         }
@@ -224,7 +234,8 @@ private func refusal(_ body: () throws -> Void) -> StoreError? {
         try store.sync()
         let present = disk.state.withLock { $0.names }
         disk.state.withLock { $0.faults[.create] = (($0.counts[.create] ?? 0) + 1, noSpace) }
-        #expect(try store.checkpoint(op: OpNumber(61), view: ViewNumber(1)) { [1] })
+        #expect(
+            try store.checkpoint(op: OpNumber(61), view: ViewNumber(1), hash: .beginning) { [1] })
         guard case .failed? = store.takeCheckpointOutcome() else {
             Issue.record("not failed")
             return
@@ -277,7 +288,8 @@ private func refusal(_ body: () throws -> Void) -> StoreError? {
         #expect(try store.renew(other) == "/d/aside-1")
         #expect(store.former == [Sample.identity.instance])
         try store.receive(
-            op: OpNumber(9), view: ViewNumber(1), snapshot: Model.snapshot(OpNumber(9)))
+            op: OpNumber(9), view: ViewNumber(1), hash: .beginning,
+            snapshot: Model.snapshot(OpNumber(9)))
         try store.append([
             .restored(LogEnd(view: ViewNumber(1), op: OpNumber(9)), hash: .beginning), entry(10),
         ])
@@ -362,7 +374,8 @@ private func refusal(_ body: () throws -> Void) -> StoreError? {
         let disk = SimulatedDisk()
         func receive(_ store: inout Store, _ op: UInt64, _ more: [Record] = []) throws {
             let at = OpNumber(op)
-            try store.receive(op: at, view: ViewNumber(1), snapshot: Model.snapshot(at))
+            try store.receive(
+                op: at, view: ViewNumber(1), hash: .beginning, snapshot: Model.snapshot(at))
             try store.append(
                 [.restored(LogEnd(view: ViewNumber(1), op: at), hash: .beginning)] + more)
             try store.sync()
@@ -386,6 +399,94 @@ private func refusal(_ body: () throws -> Void) -> StoreError? {
         #expect(recovered?.op == OpNumber(3) && recovered?.last == OpNumber(6))
     }
 
+    /// Somebody else was promoted by force while this one went on alone: the state that it is given is
+    /// older than its checkpoint, and what follows is another log, which passes the checkpoint's op.
+    @Test(arguments: [8, 10, 13]) func aStateOfAnotherLog(end: UInt64) throws {
+        func record(_ op: UInt64, _ view: UInt64) -> Entry {
+            Sample.entry(view, OpNumber(op), count: 1, size: 30, fill: UInt8(op))
+        }
+        func append(_ ops: ClosedRange<UInt64>, _ view: UInt64, _ store: inout Store) throws {
+            for op in ops {
+                try store.append([.entry(record(op, view))])
+                try store.sync()
+            }
+        }
+        func checkpoint(_ op: UInt64, _ view: UInt64, _ store: inout Store) throws -> Bool {
+            let at = OpNumber(op)
+            let isBegun = try store.checkpoint(
+                op: at, view: ViewNumber(view), hash: record(op, view).hash,
+                snapshot: { [UInt8(op), UInt8(view)] })
+            _ = store.takeCheckpointOutcome()
+            return isBegun
+        }
+        let disk = SimulatedDisk()
+        do {
+            var store = try open(disk).store
+            try append(1...12, 1, &store)
+            #expect(try checkpoint(5, 1, &store))
+            #expect(try checkpoint(10, 1, &store))
+            let (at, hash) = (OpNumber(7), record(7, 1).hash)
+            try store.receive(op: at, view: ViewNumber(1), hash: hash, snapshot: [7, 1])
+            try store.append([.restored(LogEnd(view: ViewNumber(1), op: at), hash: hash)])
+            try append(8...end, 2, &store)
+        }
+        disk.state.withLock { $0.kill() }
+        do {
+            var opened = try open(disk)
+            #expect(opened.recovered?.snapshot == [7, 1])
+            #expect(opened.recovered?.last == OpNumber(end))
+            #expect(opened.recovered?.entries.map(\.view.rawValue) == (8...end).map { _ in 2 })
+            #expect(!disk.state.withLock { $0.names }.contains("/d/checkpoint-10"))
+            #expect(try checkpoint(8, 2, &opened.store))
+        }
+        disk.state.withLock { $0.kill() }
+        #expect(try open(disk).recovered?.snapshot == [8, 2])
+        let names = disk.state.withLock { $0.names }.filter { $0.hasPrefix("/d/checkpoint-") }
+        #expect(names.sorted() == ["/d/checkpoint-7", "/d/checkpoint-8"])
+    }
+
+    /// The running store takes no checkpoint of the log that it has left for one of its own.
+    @Test func checkpointsOfAnotherLogGo() throws {
+        let disk = SimulatedDisk()
+        func entry(_ op: UInt64, _ view: UInt64) -> Entry {
+            Sample.entry(view, OpNumber(op), count: 1, size: 30, fill: UInt8(op))
+        }
+        do {
+            var store = try open(disk).store
+            for op in 1...9 as ClosedRange<UInt64> { try store.append([.entry(entry(op, 1))]) }
+            try store.sync()
+            for op in [6, 9] as [UInt64] {
+                #expect(
+                    try store.checkpoint(
+                        op: OpNumber(op), view: ViewNumber(1), hash: entry(op, 1).hash,
+                        snapshot: { [1, 1] }))
+                _ = store.takeCheckpointOutcome()
+            }
+            // Of the very op of a checkpoint, and another log's.
+            let hash = LogHash(77)
+            try store.receive(
+                op: OpNumber(6), view: ViewNumber(1), hash: hash, snapshot: [6, 2])
+            try store.append([
+                .restored(LogEnd(view: ViewNumber(1), op: OpNumber(6)), hash: hash),
+                .entry(entry(7, 2)),
+            ])
+            try store.sync()
+            #expect(store.checkpointOp == OpNumber(6))
+            #expect(
+                try store.checkpoint(
+                    op: OpNumber(7), view: ViewNumber(2), hash: entry(7, 2).hash,
+                    snapshot: { [7, 2] }))
+            _ = store.takeCheckpointOutcome()
+        }
+        let names = disk.state.withLock { $0.names }.filter { $0.hasPrefix("/d/checkpoint-") }
+        #expect(names.sorted() == ["/d/checkpoint-6", "/d/checkpoint-7"])
+        disk.state.withLock {
+            $0.kill()
+            $0.spoil("/d/checkpoint-7") { $0[125] ^= 1 }
+        }
+        #expect(try open(disk).recovered?.snapshot == [6, 2])
+    }
+
     @Test func foreignFoldersAreRefused() throws {
         let disk = SimulatedDisk()
         do {
@@ -401,10 +502,10 @@ private func refusal(_ body: () throws -> Void) -> StoreError? {
         let other = ServiceID(high: 9, low: 9)
         #expect(look(other, nil)?.description.contains("not of \(other)") == true)
         #expect(look(nil, ReplicaID(id: 5))?.description.contains("not 5") == true)
-        disk.state.withLock { $0.spoil("/d/identity") { $0[16] = UInt8(ascii: "3") } }
+        disk.state.withLock { $0.spoil("/d/identity") { $0[16] = UInt8(ascii: "4") } }
         #expect(
             look(nil, nil)?.description
-                == "/d/identity: format 3, of another version of pollsrv: this one reads 2; put the right file "
+                == "/d/identity: format 4, of another version of pollsrv: this one reads 3; put the right file "
                 + "back, or start in an empty folder and join")
         disk.state.withLock { $0.take("/d/identity") }
         // A first segment without a record is what an interrupted beginning leaves.
