@@ -12,6 +12,8 @@ package struct Poller: ~Copyable {
             mask & (EPOLLIN.rawValue | EPOLLHUP.rawValue | EPOLLERR.rawValue | EPOLLRDHUP.rawValue)
                 != 0
         }
+        /// Both directions have ended, or it has failed: told whatever was asked for.
+        package var isBroken: Bool { mask & (EPOLLHUP.rawValue | EPOLLERR.rawValue) != 0 }
         package var canWrite: Bool {
             mask & (EPOLLOUT.rawValue | EPOLLHUP.rawValue | EPOLLERR.rawValue) != 0
         }

@@ -21,7 +21,9 @@ package enum Processes {
 
     /// The path of this program's own file.
     package static func executablePath() throws(SystemError) -> String {
-        try link("/proc/self/exe")
+        // Where another has taken its name since, as a new build does, that one.
+        let path = try link("/proc/self/exe")
+        return path.hasSuffix(" (deleted)") ? String(path.dropLast(10)) : path
     }
 
     /// Equal in two processes only if a process number means the same to both: one boot of one

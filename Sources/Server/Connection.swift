@@ -23,13 +23,17 @@ final class Connection {
     private(set) var isOpen = true
     /// To be closed once its output is sent.
     var isClosing = false
-    /// QUIT was said while replies were still owed.
+    /// To be closed once what is owed has been answered: QUIT was said, or what is no command. Nothing
+    /// that comes behind that is carried out.
     var closesWhenAnswered = false
 
     /// Bytes of a command that is not complete yet.
     var input: [UInt8] = []
     private(set) var output: [UInt8] = []
     private(set) var outputStart = 0
+    /// So much may wait, if it is more than the bound, until it has been sent: one answer alone may be
+    /// larger.
+    private var outputAllowed = 0
     var isInDirtyList = false
     var wantsWrite = false
     /// Reading has stopped until replies have gone out.
@@ -39,8 +43,9 @@ final class Connection {
     var name = ""
     /// Replies that wait for the log, in the order of their commands.
     var pending = 0
-    /// Set once this connection has joined as a voter.
+    /// As whom this connection has asked to join, until it leaves.
     var voterName: [UInt8]?
+    /// Set once it has joined.
     var voterPlace: Int?
     /// Set once the client has offered itself as a witness.
     var witness: Instance? {
@@ -57,6 +62,8 @@ final class Connection {
     var isDelayed = false
     /// How often tracking was turned off: a lease that was asked for before is not given any more.
     var trackingEpoch: UInt64 = 0
+    /// How often COPY END was said: a copy that was asked for before is not made any more.
+    var copyEpoch: UInt64 = 0
     /// The client is about to go and is not to be chosen any more.
     var isWitnessLeaving = false
     /// What goes to another replica goes through this client.
@@ -89,12 +96,18 @@ final class Connection {
     /// With so many replies owed it is not read until half of them have gone out.
     var pendingMax: Int { mustBeRead ? Self.witnessPendingMax : Self.pendingMax }
     var outputCount: Int { output.count - outputStart }
-    var isOutputFull: Bool {
+    var isOutputFull: Bool { !mayHave(outputCount) && outputCount > outputAllowed }
+
+    /// Whether so many bytes may wait for it.
+    func mayHave(_ count: Int) -> Bool {
         let bytesMax =
             kind != .client
             ? Self.linkOutputBytesMax : isRelaying ? Self.relayOutputBytesMax : Self.outputBytesMax
-        return outputCount > bytesMax
+        return count <= bytesMax
     }
+
+    /// What waits now, and what is pushed until it has been sent.
+    func allowWhatIsThere() { outputAllowed = outputCount + Self.outputBytesMax }
 
     /// Appends to the output in place.
     @inline(__always)
@@ -116,6 +129,7 @@ final class Connection {
             }
         }
         outputStart = 0
+        outputAllowed = 0
         // An idle connection keeps no buffer: there may be thousands.
         output.removeAll(keepingCapacity: output.capacity <= 4_096 && pending > 0)
         return true

@@ -80,6 +80,6 @@ extension Server {
         log.error(
             "\(name) is running at \(address): nothing is restored besides it; stop it first, or "
                 + "start without --restore to join it")
-        exitCode = 69
+        exitCode = exitCode ?? 69
     }
 }

@@ -95,13 +95,13 @@ extension Server {
     }
 
     /// For a connection that is read although there is no room for requests: it also brings what
-    /// those that are waiting wait for.
+    /// those that are waiting wait for, or what people say.
     func executeUnlessBusy(_ bytes: Span<UInt8>, _ connection: Connection) {
         let arguments = CommandArguments(bytes: bytes, ranges: parser.ranges)
-        if arguments.equals(0, "witness") {
+        switch arguments.word(0) {
+        case "WITNESS", "HELLO", "INFO", "PING", "QUIT", "REPLICA", "VIEW", "PEER", "BEAT":
             execute(bytes, connection)
-        } else {
-            replyError(connection, "BUSY too many requests are waiting here")
+        default: replyError(connection, "BUSY too many requests are waiting here")
         }
     }
 

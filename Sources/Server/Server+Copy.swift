@@ -30,7 +30,7 @@ extension Server {
         case ("BEGIN", 2):
             guard requirePrimary(connection) else { return }
             // As a read: all that was answered before it came is in the copy.
-            wait(connection, .read(.copy))
+            wait(connection, .read(.copy(epoch: connection.copyEpoch)))
         case ("READ", 3):
             guard let offset = arguments.number(2) else {
                 replyArity(connection, usage)
@@ -39,16 +39,23 @@ extension Server {
             readCopy(from: offset, connection)
         case ("END", 2):
             loseCopy(connection)
+            connection.copyEpoch += 1
             replyOK(connection)
         default: replyArity(connection, usage)
         }
     }
 
     /// The state of this moment is to be copied.
-    func answerCopy(_ connection: Connection) {
-        if let copy, copy.connection !== connection {
+    func answerCopy(_ connection: Connection, epoch: UInt64) {
+        guard epoch == connection.copyEpoch else {
+            connection.write { RESP.error("NOCOPY COPY END came before it was made", into: &$0) }
+            return
+        }
+        // One that nobody wants any more is made to its end all the same.
+        let isBeingMade = copyBeingMade.map { $0.result == nil } ?? false
+        guard !isBeingMade, copy.map({ $0.connection === connection }) ?? true else {
             connection.write {
-                RESP.error("BUSY another connection is fetching a copy; try later", into: &$0)
+                RESP.error("BUSY another copy is being made or fetched; try later", into: &$0)
             }
             return
         }
@@ -68,6 +75,7 @@ extension Server {
                 return Checkpoint.encode(header, snapshot)
             }
             copy = ServiceCopy(connection: connection, file: file, usedAt: now)
+            copyBeingMade = file
         } catch {
             connection.write { RESP.error("BUSY no copy can be made now: \(error)", into: &$0) }
             return
@@ -107,6 +115,7 @@ extension Server {
     }
 
     func tickCopy() {
+        if copyBeingMade?.result != nil { copyBeingMade = nil }
         guard let copy, now > copy.usedAt + ServiceCopy.idleNanosecondsMax else { return }
         log.info("the copy for connection \(copy.connection.number) is not fetched: dropped")
         self.copy = nil

@@ -25,8 +25,9 @@ extension Server {
     func proposeTurn() {
         guard !batch.isEmpty || !turnWaiters.isEmpty, !joining.isProbing else { return }
         guard replica.acceptsRequests, leads else {
-            // While a view is being chosen or entered requests wait; it takes moments.
-            if !replica.isPrimary { refuseTurn() }
+            // While a view is being chosen or entered requests wait; it takes moments. Nor do the turn's
+            // replies overtake those to what was proposed before, which may have to wait for the disk.
+            if !replica.isPrimary, waiters.count == 0 { refuseTurn() }
             return
         }
         let base = replica.op.rawValue
@@ -69,6 +70,10 @@ extension Server {
         case .request, .join, .rejoin, .read:
             connection.write { RESP.error(text, into: &$0) }
         }
+        switch waiter.kind {
+        case .join, .rejoin, .joined: notJoined(connection)
+        case .request, .reply, .read, .bytes: break
+        }
         markDirty(connection)
     }
 
@@ -105,11 +110,16 @@ extension Server {
             let connection = waiter.connection
             connection.pending -= 1
             guard connection.isOpen else { continue }
+            let before = connection.outputCount
             switch waiter.kind {
             case .reply(let reply): connection.write { reply.encode(into: &$0) }
             case .joined(let reply, let voter, let from):
                 connection.write { reply.encode(into: &$0) }
-                if case .ok = reply { admitVoter(connection, voter, from: from) }
+                if case .ok = reply {
+                    admitVoter(connection, voter, from: from)
+                } else {
+                    notJoined(connection)
+                }
             case .rejoin(let voter, let from):
                 connection.write(RESP.ok)
                 admitVoter(connection, voter, from: from)
@@ -120,8 +130,20 @@ extension Server {
             if case .read(.lease) = waiter.kind {} else { noteReply(connection) }
             markDirty(connection)
             // Not only at the turn's end: many large answers at once would hold the loop up.
-            if connection.isOutputFull { dropUnread(connection) }
+            if connection.isOutputFull, !drain(connection, before: before) {
+                dropUnread(connection)
+            }
         }
+    }
+
+    /// Whether one that has too much to read may have it: what was there `before` this one answer was not
+    /// too much, or the kernel takes it now.
+    private func drain(_ connection: Connection, before: Int) -> Bool {
+        if connection.mayHave(before) {
+            connection.allowWhatIsThere()
+            return true
+        }
+        return connection.flush() && !connection.isOutputFull
     }
 
     // MARK: Effects
@@ -222,7 +244,7 @@ extension Server {
         forgetTrackers()
         stopReplacement("this replica no longer leads")
         if stopping != nil {
-            exitCode = 0
+            exitCode = exitCode ?? 0
             return
         }
         joining.rejoin(at: view.primary.address, now: now)
@@ -239,7 +261,22 @@ extension Server {
             preconditionFailure("the primary's state at op \(op) does not decode: \(error.text)")
         }
         precondition(executor.op == op, "state of \(executor.op) sent as of \(op)")
+        replaceVoters()
         restartClocks()
+    }
+
+    /// Places in the table of voters may be others' now. Whose name is not in it has to join anew.
+    private func replaceVoters() {
+        let joined = voterConnections.compactMap { $0 }
+        voterConnections = []
+        for connection in joined {
+            connection.voterPlace = nil
+            if let name = connection.voterName, executor.service.polls.voterPlace(name) != nil {
+                placeVoter(connection, name)
+            } else {
+                close(connection)
+            }
+        }
     }
 
     // MARK: Witnesses

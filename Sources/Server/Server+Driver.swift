@@ -24,6 +24,8 @@ struct Driver {
     var nextAbsenceCheck: UInt64 = 0
     /// The joined voters without a connection, ascending by place, and for how many seconds.
     var absences: [(place: Int, seconds: UInt32)] = []
+    /// Ballots that were held here and are to be proposed, as many at a time as a batch takes.
+    var taken: ArraySlice<HeldBallot> = []
 
     mutating func note(_ effect: Polls.Effect, now: UInt64) {
         isDirty = true
@@ -56,6 +58,7 @@ struct HeldBallots {
     mutating func keep(_ ballot: HeldBallot, _ polls: Polls) -> Bool {
         // Mostly the primary's copy is here first.
         if polls.isSettled(ballot.vote, ballot.voter) { return true }
+        if ballots.count >= Self.countMax { prune(polls) }
         guard ballots.count < Self.countMax else { return false }
         ballots.append(ballot)
         return true
@@ -65,7 +68,7 @@ struct HeldBallots {
     mutating func prune(_ polls: Polls) {
         guard ballots.count >= pruneAt else { return }
         ballots.removeAll { polls.isSettled($0.vote, $0.voter) }
-        pruneAt = max(1_024, ballots.count * 2)
+        pruneAt = min(Self.countMax, max(1_024, ballots.count * 2))
     }
 
     mutating func takeAll(_ polls: Polls) -> [HeldBallot] {
@@ -84,7 +87,11 @@ extension Server {
         driver.closeProposed = []
         driver.isDirty = true
         defer { driver.isLeading = isPrimary }
-        guard isPrimary else { return }
+        guard isPrimary else {
+            for ballot in driver.taken { _ = held.keep(ballot, executor.service.polls) }
+            driver.taken = []
+            return
+        }
         if !driver.isLeading {
             // Its voters have yet to come over from the old primary.
             driver.nextAbsenceCheck = now + 1_000_000_000
@@ -93,11 +100,17 @@ extension Server {
         }
         let ballots = held.takeAll(executor.service.polls)
         if !ballots.isEmpty { log.info("proposing \(ballots.count) ballots that were held here") }
-        for ballot in ballots {
+        driver.taken += ballots
+        proposeTaken()
+    }
+
+    private func proposeTaken() {
+        while !batch.isFull, let ballot = driver.taken.popFirst() {
             let command = PollCommand.castByName(
                 vote: ballot.vote, voter: ballot.voter, choice: ballot.choice)
             batch.append(Request(command: command.encode()))
         }
+        if driver.taken.isEmpty { driver.taken = [] }
     }
 
     /// After a snapshot: deadlines run from now, as this replica knows no better.
@@ -119,6 +132,8 @@ extension Server {
     func drive() {
         driver.isDirty = false
         guard replica.acceptsRequests, leads else { return }
+        proposeTaken()
+        if !driver.taken.isEmpty { driver.isDirty = true }
         let polls = executor.service.polls
         for (vote, at) in driver.openedAt {
             let deadline = polls.deadline(vote)
@@ -154,7 +169,8 @@ extension Server {
             }
             while let first = before.first, first.place < place { before.removeFirst() }
             let known = before.first.flatMap { $0.place == place ? $0.seconds : nil } ?? 0
-            guard known + 1 >= secondsMax else {
+            // The rest in a second, if so many are gone at once.
+            guard known + 1 >= secondsMax, !batch.isFull else {
                 absences.append((place, known + 1))
                 continue
             }
@@ -162,7 +178,7 @@ extension Server {
             log.info(
                 "voter \(String(decoding: name, as: UTF8.self)) has been away for "
                     + "\(secondsMax) s: taken off the roll")
-            batch.append(Request(command: PollCommand.leave(voter: name).encode()))
+            appendLeave(of: name)
         }
         driver.absences = absences
     }

@@ -286,7 +286,7 @@ extension Server {
     func onJoinFailed(_ reason: String, isPlaceTaken: Bool) {
         if isPlaceTaken {
             log.error("cannot join: \(reason); exiting")
-            exitCode = 69
+            exitCode = exitCode ?? 69
             return
         }
         joining.lastReason = reason

@@ -85,7 +85,19 @@ extension Server {
 
     /// The first command of a connection that another replica has made.
     func onFirstPeerCommand(_ arguments: borrowing CommandArguments, _ connection: Connection) {
+        guard isFresh(connection) else { return }
         onHello(arguments, connection, answer: true)
+    }
+
+    /// Whether nothing is kept of this connection that only a client has; it is closed if not.
+    private func isFresh(_ connection: Connection) -> Bool {
+        let isFresh =
+            connection.pending == 0 && connection.voterName == nil && connection.witness == nil
+            && !connection.isTracking && copy?.connection !== connection
+        if !isFresh {
+            fail(connection, "PEER this connection has been a client's; a replica makes a new one")
+        }
+        return isFresh
     }
 
     private func onHello(
@@ -329,6 +341,7 @@ extension Server {
             replyArity(connection, "BEAT instance")
             return
         }
+        guard isFresh(connection) else { return }
         guard !cutInstances.contains(instance) else {
             if !isCutSilent { close(connection) }
             return

@@ -5,6 +5,8 @@ import Wire
 /// The replacement for a lost backup: a process that this replica starts.
 struct Restart {
     var child: Int32?
+    /// Replacements that have become members: their end is waited for, and nothing else.
+    var members: [Int32] = []
     /// Where the child was told to listen.
     var childAddress: Address?
     var nextSpawn: UInt64 = 0
@@ -18,6 +20,7 @@ struct Restart {
     static let proofNanoseconds: UInt64 = 300_000_000
     static let delayMax: UInt64 = 10_000_000_000
 
+    var hasChildren: Bool { child != nil || !members.isEmpty }
     var statusWord: String { child != nil ? "starting" : failures > 0 ? "waiting" : "none" }
 }
 
@@ -37,8 +40,13 @@ extension Server {
         if let backup = view.backups.first {
             restart.partner = backup
             restart.failures = 0
-            if let child = restart.child, UInt64(child) != backup.pid {
-                stopReplacement("replica \(backup.id) has taken the place")
+            if let child = restart.child {
+                if UInt64(child) == backup.pid, backup.host == me.host {
+                    restart.members.append(child)
+                    restart.child = nil
+                } else {
+                    stopReplacement("replica \(backup.id) has taken the place")
+                }
             }
         } else if restart.partner != nil, restart.child == nil {
             let isProved = restart.partner.map { replica.isProvedDead($0.instance) } ?? false
@@ -122,14 +130,19 @@ extension Server {
     }
 
     func reapChildren() {
+        for child in restart.members {
+            guard let exit = Processes.reap(child) else { continue }
+            restart.members.removeAll { $0 == child }
+            if isPrimary, stopping == nil {
+                log.info("the backup, process \(child), has ended (\(exit))")
+            }
+            if stopping?.isForAll == true, !restart.hasChildren { exitCode = exitCode ?? 0 }
+        }
         guard let child = restart.child, let exit = Processes.reap(child) else { return }
         restart.child = nil
-        if stopping?.isForAll == true { exitCode = exitCode ?? 0 }
-        let wasMember = restart.partner?.pid == UInt64(child)
+        if stopping?.isForAll == true, !restart.hasChildren { exitCode = exitCode ?? 0 }
         guard isPrimary, stopping == nil else { return }
-        if wasMember {
-            log.info("the backup, process \(child), has ended (\(exit))")
-        } else if replica.view?.backups.isEmpty == true, !replica.isAdmitting {
+        if replica.view?.backups.isEmpty == true, !replica.isAdmitting {
             failSpawn("process \(child) ended before it joined (\(exit))")
         }
     }
@@ -170,7 +183,7 @@ extension Server {
         guard stopping?.isForAll == false else { return }
         guard replica.isMember, let view = replica.view else {
             log.info("leaving; this replica was in no view")
-            exitCode = 0
+            exitCode = exitCode ?? 0
             return
         }
         guard isPrimary else {
@@ -187,14 +200,14 @@ extension Server {
         }
         guard !view.backups.isEmpty else {
             log.info("leaving; there is no backup: the service ends here")
-            exitCode = 0
+            exitCode = exitCode ?? 0
             return
         }
         // In a group a primary hands over to a higher one, which may not have said yet that it goes.
         guard stopping?.hasLeft == false || settings.election == .bully else {
             // It had handed over already, and the other has handed back: it leaves as well.
             log.info("leaving; so does the other replica: the service ends here")
-            exitCode = 0
+            exitCode = exitCode ?? 0
             return
         }
         if stopping?.viewLed != view.number {
@@ -225,7 +238,7 @@ extension Server {
     func tickStopping() {
         guard let stopping else { return }
         if stopping.isForAll {
-            let isAwaiting = restart.child != nil || isRelayed
+            let isAwaiting = restart.hasChildren || isRelayed
             if now > stopping.deadline || !isAwaiting { exitCode = exitCode ?? 0 }
             return
         }
@@ -255,7 +268,7 @@ extension Server {
         }
         stopReplacement("the service is being ended")
         // A child's end is waited for, so that it leaves no zombie to whoever adopts it.
-        if restart.child == nil, !isRelayed { exitCode = 0 }
+        if !restart.hasChildren, !isRelayed { exitCode = exitCode ?? 0 }
     }
 
     /// The proof that this process has exited would be quicker than a relayed word to exit too.

@@ -249,8 +249,9 @@ extension Server {
         let isLeading = view.primary.instance == me.instance
         if isLeading {
             guard !wasLeading else { return }
-            leases.beginLeading(
-                at: Clock.monotonicNanoseconds(), isFirst: view.number == ViewNumber(1))
+            // In the first view nobody has led before, but for this replica before a restart.
+            let isFirst = view.number == ViewNumber(1) && durable?.recovered == nil
+            leases.beginLeading(at: Clock.monotonicNanoseconds(), isFirst: isFirst)
         } else {
             forgetTrackers()
         }
@@ -316,7 +317,7 @@ extension Server {
         guard let gate = connection.gate else { return }
         if isPrimary {
             if batch.isFull, replica.acceptsRequests { proposeTurn() }
-            guard !batch.isFull, !waiters.isFull, mayWrite(gate, connection) else {
+            guard !areRequestsFull, mayWrite(gate, connection) else {
                 gated.append(connection)
                 return
             }

@@ -42,7 +42,8 @@ extension Server {
             let piece = Array(bytes[start..<min(bytes.count, start + StateTransfer.pieceBytes)])
             // As it is now: the learner may have heard of it from others, and an older one would show
             // it a primary that does not know it is over.
-            guard let view = replica.view else { return }
+            // Nor one that this replica itself may not know any more after a loss of power.
+            guard let view = replica.view, shownView?.number == view.number else { return }
             let message = Message.state(
                 transfer.join, view: view, end: transfer.state.end, hash: transfer.state.hash,
                 piece: transfer.piecesSent, pieces: pieces, bytes: piece)

@@ -233,9 +233,10 @@ extension Server {
                 return
             }
         }
+        connection.voterName = name
         let isKnown =
             executor.service.polls.voterPlace(name).map(executor.service.polls.isJoined) ?? false
-        if isKnown {
+        if isKnown, executor.op.rawValue >= lastLeave {
             // Nothing to be written: the name is on the roll, only the connection is new.
             wait(connection, .rejoin(voter: name, from: from))
             return
@@ -252,23 +253,28 @@ extension Server {
         return voterConnections[place]
     }
 
-    /// From here on the connection is the voter's; it gets what it missed.
+    /// From here on the connection is the voter's, if it still wants to be; it gets what it missed.
     func admitVoter(_ connection: Connection, _ name: [UInt8], from: UInt64?) {
-        guard let place = executor.service.polls.voterPlace(name) else { return }
-        while voterConnections.count <= place { voterConnections.append(nil) }
-        if let older = voterConnections[place], older !== connection {
-            older.voterPlace = nil
-            older.voterName = nil
-        }
-        voterConnections[place] = connection
-        connection.voterName = name
-        connection.voterPlace = place
+        guard connection.voterName == name, let place = placeVoter(connection, name) else { return }
         guard connection.version == .resp3 else { return }
         if let from { pushResults(to: connection, from: max(1, from)) }
         for vote in executor.service.polls.openVotes
         where executor.service.polls.isWaiting(vote, for: place) {
             pushVote(vote, to: connection)
         }
+    }
+
+    @discardableResult
+    func placeVoter(_ connection: Connection, _ name: [UInt8]) -> Int? {
+        guard let place = executor.service.polls.voterPlace(name) else { return nil }
+        while voterConnections.count <= place { voterConnections.append(nil) }
+        if let older = voterConnections[place], older !== connection {
+            older.voterPlace = nil
+            older.voterName = nil
+        }
+        voterConnections[place] = connection
+        connection.voterPlace = place
+        return place
     }
 
     private func leaveCommand(_ connection: Connection) {
@@ -278,8 +284,19 @@ extension Server {
             return
         }
         leaveVoter(connection)
-        batch.append(Request(command: PollCommand.leave(voter: name).encode()))
+        appendLeave(of: name)
         wait(connection, .request)
+    }
+
+    /// Until it is executed nobody is taken for joined without a word in the log.
+    func appendLeave(of name: [UInt8]) {
+        batch.append(Request(command: PollCommand.leave(voter: name).encode()))
+        lastLeave = replica.op.rawValue + UInt64(batch.count)
+    }
+
+    /// What it asked for when it joined has come to nothing.
+    func notJoined(_ connection: Connection) {
+        if connection.voterPlace == nil { connection.voterName = nil }
     }
 
     /// The connection is no voter's any more; the voter stays on the roll.
@@ -298,7 +315,7 @@ extension Server {
         case .rooms(let list): answer(list, connection)
         case .check(let room): answerCheck(room, connection)
         case .lease(let epoch): answerLease(connection, epoch: epoch)
-        case .copy: answerCopy(connection)
+        case .copy(let epoch): answerCopy(connection, epoch: epoch)
         case .result, .results, .list: answerVotes(read, connection)
         }
     }

@@ -42,7 +42,13 @@ package final class Server {
     var parser = CommandParser()
     let descriptorsMax: Int
     /// How many connections there were when the descriptors ran out; nil while they suffice.
-    var acceptPausedAt: Int?
+    /// Nothing is accepted until there are fewer connections than these, or until then.
+    var acceptPaused: (count: Int, until: UInt64)?
+    /// Replies are owed to connections that are closed; looked at once a second.
+    var isOwedToClosed = false
+    var nextSweep: UInt64 = 0
+    /// Behind this op none is on its way that takes a voter off the roll.
+    var lastLeave: UInt64 = 0
 
     /// The turn's requests, and who waits for them; `op` counts from the batch's start.
     var batch = Batch()
@@ -68,6 +74,8 @@ package final class Server {
     /// States that learners have asked for.
     var transfers: [StateTransfer] = []
     var copy: ServiceCopy?
+    /// The last one that was begun, until it is made.
+    var copyBeingMade: EncodedState?
     let loopWaker: LoopWaker
     /// Who has cached what of the rooms.
     var leases = CacheLeases(length: Settings.leaseMilliseconds * 1_000_000)
@@ -156,7 +164,8 @@ package final class Server {
                 election: settings.election, seed: Entropy.next())
         }
         service = durable?.identity?.service
-        paths = Paths(me: me.instance, timing: timing)
+        paths = Paths(
+            me: me.instance, timing: timing, life: durable == nil ? 0 : Self.life)
         heartbeats = try Heartbeats(
             me: me.instance, intervalMilliseconds: settings.heartbeatMilliseconds)
         if let durable {
@@ -272,10 +281,15 @@ package final class Server {
         tickRooms()
         tickDisk()
         tickCopy()
-        if let count = acceptPausedAt, connectionCount < count {
-            acceptPausedAt = nil
+        // Descriptors may be free again for other reasons, too.
+        if let paused = acceptPaused, connectionCount < paused.count || now >= paused.until {
+            acceptPaused = nil
             poller.modify(listener.raw, read: true, write: false)
-            log.info("accepting connections again")
+        }
+        if isOwedToClosed, now >= nextSweep {
+            (isOwedToClosed, nextSweep) = (false, now + 1_000_000_000)
+            waiters.removeClosed()
+            turnWaiters.removeAll { !$0.connection.isOpen }
         }
     }
 
@@ -293,11 +307,11 @@ package final class Server {
                     return
                 }
                 // Waiting in the backlog costs nobody anything; spinning on the refusal would.
-                acceptPausedAt = connectionCount
+                acceptPaused = (connectionCount, now + 1_000_000_000)
                 poller.modify(listener.raw, read: false, write: false)
-                log.warning(
-                    "out of descriptors (\(connectionCount) connections, limit \(descriptorsMax)):"
-                        + " new ones wait; raise the limit with ulimit -n")
+                log.warnOnce(
+                    "out of descriptors (limit \(descriptorsMax)): new connections wait; raise the"
+                        + " limit with ulimit -n")
                 return
             }
         }
@@ -333,6 +347,11 @@ package final class Server {
             return
         }
         if ready.canWrite, connection.wantsWrite { markDirty(connection) }
+        if connection.isPaused {
+            // Of one that is not read this is told all the same, and again and again.
+            if ready.isBroken { close(connection) }
+            return
+        }
         if ready.canRead { receive(connection) }
     }
 
@@ -346,6 +365,7 @@ package final class Server {
                 close(connection)
                 return
             case .bytes(let count):
+                if connection.closesWhenAnswered { continue }
                 if connection.input.isEmpty {
                     let bytes = UnsafeBufferPointer(
                         rebasing: chunk.bindMemory(to: UInt8.self)[..<count])
@@ -375,10 +395,12 @@ package final class Server {
     /// Carries out the whole commands in `bytes`; gives how many bytes they took.
     private func parse(_ bytes: Span<UInt8>, _ connection: Connection) -> Int {
         var start = 0
-        while connection.isOpen, !connection.isClosing {
+        while connection.isOpen, !connection.isClosing, !connection.closesWhenAnswered {
             if batch.isFull, replica.acceptsRequests { proposeTurn() }
-            let isFull = waiters.isFull || batch.isFull
-            if connection.pending >= connection.pendingMax || (isFull && !connection.mustBeRead) {
+            let isFull = areRequestsFull
+            // While nothing goes on people must still get at it.
+            let isRead = !isFull || connection.mustBeRead || isStalled && connection.pending == 0
+            if connection.pending >= connection.pendingMax || !isRead {
                 pause(connection)
                 return start
             }
@@ -392,7 +414,9 @@ package final class Server {
                         if connection.gate == nil { postpone(connection) }
                         return start
                     }
-                } else if connection.witness != nil, isFull || connection.hasManyPending {
+                } else if connection.kind == .client,
+                    isFull || connection.witness != nil && connection.hasManyPending
+                {
                     executeUnlessBusy(bytes, connection)
                 } else {
                     execute(bytes, connection)
@@ -406,6 +430,16 @@ package final class Server {
         return bytes.count
     }
 
+    /// Seconds since the beginning of 2026: higher at each start of a replica with a disk, unless that is
+    /// within the second.
+    private static var life: UInt64 {
+        (Clock.wallMilliseconds() / 1_000 &- 1_767_225_600) & (1 << 28 - 1)
+    }
+
+    var areRequestsFull: Bool {
+        batch.isFull || waiters.count + turnWaiters.count >= Waiters.countMax
+    }
+
     private func pause(_ connection: Connection) {
         guard !connection.isPaused else { return }
         connection.isPaused = true
@@ -414,11 +448,13 @@ package final class Server {
     }
 
     private func resumePaused() {
-        guard !paused.isEmpty, !waiters.isFull, !batch.isFull else { return }
+        guard !paused.isEmpty, !areRequestsFull || isStalled else { return }
         let list = paused
         paused = []
         for connection in list where connection.isOpen {
-            guard connection.pending < connection.pendingMax / 2 else {
+            guard connection.pending < connection.pendingMax / 2,
+                !areRequestsFull || connection.pending == 0
+            else {
                 paused.append(connection)
                 continue
             }
@@ -428,11 +464,11 @@ package final class Server {
         }
     }
 
-    /// One reply, then the end of the connection.
+    /// One reply, behind those that are owed, then the end of the connection.
     func fail(_ connection: Connection, _ text: String) {
-        connection.write { RESP.error(text, into: &$0) }
-        markDirty(connection)
-        connection.isClosing = true
+        replyError(connection, text)
+        connection.isClosing = connection.pending == 0
+        connection.closesWhenAnswered = true
         connection.input = []
         log.detail("connection \(connection.number) closed: \(text)")
     }
@@ -484,6 +520,8 @@ package final class Server {
     func close(_ connection: Connection) {
         guard connection.isOpen else { return }
         connection.markClosed()
+        // Whom a reply is owed keeps its descriptor.
+        if connection.pending > 0 { isOwedToClosed = true }
         poller.remove(connection.fd.raw)
         closing.append(connection)
         onClosed(connection)
@@ -518,7 +556,7 @@ package final class Server {
             default:
                 if stopping != nil {
                     log.info("second signal: exiting at once")
-                    exitCode = 0
+                    exitCode = exitCode ?? 0
                 } else {
                     beginLeaving()
                 }

@@ -28,7 +28,7 @@ struct Waiter {
         /// CLIENT TRACKING ON LEASE
         case lease(epoch: UInt64)
         /// COPY BEGIN
-        case copy
+        case copy(epoch: UInt64)
     }
 
     var connection: Connection
@@ -49,7 +49,6 @@ struct Waiters {
     static let countMax = 1_000_000
 
     var count: Int { items.count - head }
-    var isFull: Bool { count >= Self.countMax }
 
     mutating func append(_ waiter: Waiter) { items.append(waiter) }
 
@@ -100,6 +99,13 @@ struct Waiters {
             cursor = 0
         }
         return Array(items[head...])
+    }
+
+    /// Nobody is there any more to be told.
+    mutating func removeClosed() {
+        let done = items[head..<max(head, cursor)].count { $0.connection.isOpen }
+        items = items[head...].filter { $0.connection.isOpen }
+        (head, cursor) = (0, done)
     }
 
     mutating func trim() {

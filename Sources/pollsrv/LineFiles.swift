@@ -30,6 +30,13 @@ enum LineFiles {
                         + "\(Polls.questionBytesMax) bytes")
             }
         }
+        // They go through the log as one request.
+        let bytes = lines.reduce(0) { $0 + $1.count }
+        guard bytes <= Polls.questionsBytesMax else {
+            throw UsageError(
+                "--questions \(path): \(bytes) bytes of questions, \(Polls.questionsBytesMax) are "
+                    + "taken; use shorter ones or fewer")
+        }
         return lines
     }
 

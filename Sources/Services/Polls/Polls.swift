@@ -30,6 +30,8 @@ package struct Polls: StateMachine {
     package static let votersMax = 1_000_000
     package static let nameBytesMax = 64
     package static let questionBytesMax = 4_096
+    /// Of all the questions of a plan together.
+    package static let questionsBytesMax = 1 << 20
     package static let openMax = 10_000
     /// Ballots of closed votes are kept, so that one that is sent again is answered `OK` again,
     /// until they take more words than this together.
