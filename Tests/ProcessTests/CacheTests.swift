@@ -46,6 +46,30 @@ extension ProcessSuite {
             return Double(DispatchTime.now().uptimeNanoseconds - start) / 1e9
         }
 
+        /// Its first life has given leases that the second knows nothing of.
+        @Test func aRestartedPrimaryWaitsForItsOwnLeases() throws {
+            let pair = try DiskPair(clients: 0)
+            defer { pair.end() }
+            try pair.start(0, "primary")
+            let port = pair.cluster.ports[0]
+            func client() throws -> RawClient {
+                try pair.cluster.eventually("the primary") {
+                    guard try pair.leader() == 0, let client = try? RawClient(port) else {
+                        return nil
+                    }
+                    _ = try client.ask("HELLO 3")
+                    return client
+                }
+            }
+            let room = Ledger.room(0)
+            try cache(try client(), room)
+            try pair.kill([0])
+            let start = DispatchTime.now().uptimeNanoseconds
+            try pair.start(0, "primary")
+            #expect(try client().ask("ROOM.RESERVE \(room) 8:30-9:30 Monday") == confirmed)
+            #expect(DispatchTime.now().uptimeNanoseconds - start >= 1_000_000_000)
+        }
+
         @Test func aReservationWaitsForTheCache() throws {
             try withPrimary { connect, _ in
                 let (reader, writer, other) = (try connect(), try connect(), try connect())

@@ -223,6 +223,11 @@ extension ProcessSuite {
             try ends("pollsrv", ["--primary", "--heartbaet", "1s"], 64, "--heartbeat")
             try ends("pollsrv", ["--backup", "--misses", "0"], 64, "--misses")
             try ends("pollsrv", ["--primary", "--questions", "/none"], 74, "/none")
+            let questions = cluster.folder.appending(path: "many").path
+            let line = String(repeating: "q", count: 4_000) + "\n"
+            try Data(String(repeating: line, count: 300).utf8).write(
+                to: URL(filePath: questions))
+            try ends("pollsrv", ["--primary", "--questions", questions], 64, "1200000 bytes")
             try ends("pollsrv", [], 64, "--primary")
             try ends("pollclient", ["--vote", "perhaps"], 64, "yes, no, random, ask")
             try ends("pollclient", ["--log", "/none/x.log"], 74, "/none/x.log")

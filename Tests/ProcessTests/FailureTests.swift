@@ -173,6 +173,23 @@ extension ProcessSuite {
             }
         }
 
+        /// A replacement that has become the backup, and hangs then, is replaced like any other.
+        @Test func aReplacementThatHangs() throws {
+            try with { (cluster) throws in
+                try cluster.primary()
+                for name in Cluster.names { try cluster.client(name) }
+                let pair = try cluster.waitForPair(witnesses: 3)
+                let pid = try #require(pair["backup_pid"].flatMap { Int32($0) })
+                #expect(pair["restart"] == "none")
+                kill(pid, SIGSTOP)
+                defer { kill(pid, SIGKILL) }
+                _ = try cluster.eventually("another backup") { () -> Bool? in
+                    guard let leader = cluster.leader, leader["state"] == "pair" else { return nil }
+                    return leader["backup_pid"] != pair["backup_pid"] ? true : nil
+                }
+            }
+        }
+
         /// The backup hangs for longer than a hand-over waits for it, which is given up: the next one comes
         /// about without anybody asking again.
         @Test func switchoverToOneThatHangs() throws {

@@ -1,0 +1,164 @@
+import Foundation
+import Testing
+
+extension ProcessSuite {
+    /// Commands that are sent without waiting for the replies to those before them, and connections that
+    /// are used for one thing after another.
+    @Suite(.serialized) struct Pipelines {
+        private func withPair(
+            _ body: (_ connect: () throws -> RawClient, Cluster) throws -> Void
+        ) throws {
+            let cluster = try Cluster()
+            defer { cluster.end() }
+            try cluster.primary()
+            try cluster.backup()
+            try cluster.waitForPair()
+            try body({ try RawClient(cluster.ports[0], seconds: 20) }, cluster)
+        }
+
+        private func send(_ client: RawClient, _ lines: String...) throws {
+            try client.send(Array(lines.map { $0 + "\r\n" }.joined().utf8))
+        }
+
+        /// An error has its place behind the replies that are owed, and nothing comes behind it.
+        @Test func whatIsNoCommandIsAnsweredInItsPlace() throws {
+            try withPair { connect, _ in
+                let client = try connect()
+                try send(client, "VOTE.OPEN q ROLL open", "PING", "*x", "VOTE.OPEN r")
+                #expect(try client.receive() == .number(1))
+                #expect(try client.receive() == .text("PONG"))
+                guard case .error(let text) = try client.receive() else {
+                    Issue.record("no error")
+                    return
+                }
+                #expect(text.hasPrefix("ERR protocol error"))
+                #expect(client.isClosed())
+                let other = try connect()
+                guard case .list(let votes) = try other.ask("VOTE.LIST") else { return }
+                #expect(votes.count == 1)
+            }
+        }
+
+        @Test func nothingBehindQuitIsCarriedOut() throws {
+            try withPair { connect, _ in
+                let client = try connect()
+                try send(client, "VOTE.OPEN q ROLL open", "QUIT", "VOTE.OPEN r ROLL open")
+                #expect(try client.receive() == .number(1))
+                #expect(try client.receive() == .text("OK"))
+                #expect(client.isClosed())
+                #expect(try connect().ask("VOTE.OPEN s ROLL open") == .number(2))
+            }
+        }
+
+        @Test func joiningAndLeavingAtOnce() throws {
+            try withPair { connect, _ in
+                let client = try connect()
+                try send(client, "VOTE.JOIN ann", "VOTE.JOIN bob")
+                #expect(try client.receive() == .text("OK"))
+                #expect(try client.receive().code == "ERR")
+                #expect(try connect().ask("VOTE.JOIN bob") == .text("OK"))
+                let eve = try connect()
+                for ending in ["VOTE.LEAVE", "RESET"] {
+                    try send(eve, "VOTE.JOIN eve", ending)
+                    #expect(try eve.receive() == .text("OK"))
+                    #expect(try eve.receive() == .text(ending == "RESET" ? "RESET" : "OK"))
+                    // The name is free, though the connection stands.
+                    let other = try connect()
+                    #expect(try other.ask("VOTE.JOIN eve") == .text("OK"))
+                    #expect(try other.ask("VOTE.LEAVE") == .text("OK"))
+                }
+                // Who leaves and joins at once is on the roll.
+                try send(client, "VOTE.LEAVE", "VOTE.JOIN ann", "VOTE.OPEN q")
+                #expect(try client.receive() == .text("OK"))
+                #expect(try client.receive() == .text("OK"))
+                #expect(try client.receive() == .number(1))
+                #expect(try client.ask("VOTE.CAST 1 ann yes") == .text("OK"))
+            }
+        }
+
+        /// A client's connection that said it was a replica's would stay a voter's for ever.
+        @Test func aClientDoesNotTurnIntoAReplica() throws {
+            try withPair { connect, cluster in
+                let client = try connect()
+                #expect(try client.ask("VOTE.JOIN ann") == .text("OK"))
+                let member = "0.1.aaaa.1.1@127.0.0.1:1"
+                let service = try #require(try cluster.info(cluster.ports[0])["service"])
+                try send(client, "PEER hello 5 \(service) joining \(member) - sticky - -")
+                #expect(try client.receive().code == "PEER")
+                #expect(client.isClosed())
+                #expect(try connect().ask("VOTE.JOIN ann") == .text("OK"))
+                let beating = try connect()
+                #expect(try beating.ask("VOTE.JOIN bob") == .text("OK"))
+                #expect(try beating.ask("BEAT aaaa").code == "PEER")
+                #expect(beating.isClosed())
+            }
+        }
+
+        @Test func copiesAreMadeOneAtATime() throws {
+            try withPair { connect, _ in
+                let client = try connect()
+                try send(client, "COPY BEGIN", "COPY END")
+                #expect(try client.receive().code == "NOCOPY")
+                #expect(try client.receive() == .text("OK"))
+                let other = try connect()
+                guard case .list = try other.ask("COPY BEGIN") else {
+                    Issue.record("the copy that was ended is in the way")
+                    return
+                }
+                #expect(try client.ask("COPY BEGIN").code == "BUSY")
+            }
+        }
+
+        /// One answer may be larger than what may wait for a connection.
+        @Test func aLargeAnswerArrives() throws {
+            try withPair { connect, _ in
+                let client = try connect()
+                let question = String(repeating: "q", count: 4_000)
+                let count = 2_000
+                for first in stride(from: 0, to: count, by: 100) {
+                    try client.send(
+                        Array(
+                            String(
+                                repeating: "VOTE.OPEN \(question) ROLL open\r\n", count: 100
+                            ).utf8))
+                    for vote in first + 1...first + 100 {
+                        #expect(try client.receive() == .number(vote))
+                    }
+                }
+                let reader = try connect()
+                try send(reader, "VOTE.LIST COUNT 10000", "PING")
+                guard case .list(let votes) = try reader.receive() else {
+                    Issue.record("no list")
+                    return
+                }
+                #expect(votes.count == count)
+                #expect(try reader.receive() == .text("PONG"))
+            }
+        }
+
+        /// What a backup holds when it takes over may be more than one entry of the journal can have.
+        @Test func manyHeldBallots() throws {
+            let pair = try DiskPair(clients: 0)
+            defer { pair.end() }
+            try pair.begin(ledger: false)
+            let leader = try pair.leader()
+            let (old, new) = (pair.cluster.ports[leader], pair.cluster.ports[1 - leader])
+            #expect(try RawClient(old).ask("VOTE.OPEN q ROLL open") == .number(1))
+            let count = 80_000
+            let backup = try RawClient(new, seconds: 60)
+            let tail = String(repeating: "x", count: 50)
+            for first in stride(from: 0, to: count, by: 2_000) {
+                let casts = (first..<first + 2_000).map { "VOTE.CAST 1 v\($0)\(tail) yes\r\n" }
+                try backup.send(Array(casts.joined().utf8))
+                for _ in 0..<2_000 { #expect(try backup.receive() == .text("HELD")) }
+            }
+            try pair.kill([leader])
+            let vote =
+                [.number(1), .text("q"), .text("open"), .number(count)]
+                as [RawClient.Reply]
+            _ = try pair.cluster.eventually("all ballots", within: 60) {
+                try? RawClient(new).ask("VOTE.LIST") == .list([.list(vote)]) ? true : nil
+            }
+        }
+    }
+}
