@@ -136,6 +136,56 @@ extension ProcessSuite {
             }
         }
 
+        /// A primary that waits for its backup has no room for more requests at some time. People must
+        /// get at it then, and who has given up must not keep its descriptors.
+        @Test func aPrimaryThatWaitsCanBeReached() throws {
+            let cluster = try Cluster()
+            defer { cluster.end() }
+            let primary = try cluster.primary(Cluster.quick + ["--no-restart"])
+            let backup = try cluster.backup(Cluster.quick + ["--no-restart"])
+            try cluster.waitForPair()
+            let port = cluster.ports[0]
+            // On one host and without clients there is no majority without it.
+            kill(backup.processIdentifier, SIGSTOP)
+            defer { kill(backup.processIdentifier, SIGKILL) }
+            _ = try cluster.eventually("a stall") {
+                try cluster.info(port)["stalled"] == "1" ? true : nil
+            }
+            func descriptors() throws -> Int {
+                try FileManager.default.contentsOfDirectory(
+                    atPath: "/proc/\(primary.processIdentifier)/fd"
+                ).count
+            }
+            let before = try descriptors()
+            for _ in 0..<50 {
+                let client = try RawClient(port)
+                try send(client, "VOTE.OPEN q ROLL open")
+            }
+            _ = try cluster.eventually("the descriptors of those who have gone") {
+                try descriptors() <= before + 3 ? true : nil
+            }
+            let client = try RawClient(port, seconds: 20)
+            let command = "VOTE.OPEN \(String(repeating: "q", count: 4_000)) ROLL open\r\n"
+            try client.send(Array(String(repeating: command, count: 300).utf8))
+            _ = try cluster.eventually("no room") {
+                // Each time another one, as its request would wait.
+                let other = try RawClient(port, seconds: 1)
+                return (try? other.ask("VOTE.OPEN x ROLL open"))?.code == "BUSY" ? true : nil
+            }
+            let person = try RawClient(port)
+            guard case .text = try person.ask("INFO") else {
+                Issue.record("no INFO")
+                return
+            }
+            #expect(try person.ask("REPLICA PROMOTE FORCE") == .text("OK"))
+            for _ in 0..<300 {
+                guard case .number = try client.receive() else {
+                    Issue.record("no vote")
+                    return
+                }
+            }
+        }
+
         /// What a backup holds when it takes over may be more than one entry of the journal can have.
         @Test func manyHeldBallots() throws {
             let pair = try DiskPair(clients: 0)
