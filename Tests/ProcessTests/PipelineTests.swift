@@ -161,6 +161,8 @@ extension ProcessSuite {
                 let client = try RawClient(port)
                 try send(client, "VOTE.OPEN q ROLL open")
             }
+            // They have been taken, and read, and have closed by then.
+            usleep(500_000)
             _ = try cluster.eventually("the descriptors of those who have gone") {
                 try descriptors() <= before + 3 ? true : nil
             }
