@@ -11,7 +11,9 @@ package struct MessageLog: Sendable {
     /// Who speaks: the address this server listens on.
     var address = ""
     var mode = "starting"
-    private var lastRepeated = ""
+    /// What was said once and is not to be repeated: the last few, as two may take turns.
+    private var repeated: [String] = []
+    private static let repeatedMax = 8
 
     init(format: Format, verbosity: Verbosity) {
         self.format = format
@@ -26,7 +28,11 @@ package struct MessageLog: Sendable {
         switch format {
         case .text:
             let mark = level == .error || level == .warning ? "\(level.rawValue): " : ""
-            Terminal.message("\(Clock.timeOfDay()) pollsrv \(address) \(mode): \(mark)\(text)")
+            // What came over the network may be in it: it is not to move the cursor.
+            let plain = String(
+                String.UnicodeScalarView(
+                    text.unicodeScalars.map { $0.value < 32 || $0.value == 127 ? "?" : $0 }))
+            Terminal.message("\(Clock.timeOfDay()) pollsrv \(address) \(mode): \(mark)\(plain)")
         case .json:
             Terminal.message(
                 "{\"time_ms\":\(Clock.wallMilliseconds()),\"address\":\(quoted(address)),"
@@ -42,18 +48,21 @@ package struct MessageLog: Sendable {
 
     /// What would otherwise be repeated while its cause lasts.
     mutating func warnOnce(_ text: String) {
-        guard text != lastRepeated else { return }
-        lastRepeated = text
-        warning(text)
+        if isNew(text) { warning(text) }
     }
 
     mutating func infoOnce(_ text: String) {
-        guard text != lastRepeated else { return }
-        lastRepeated = text
-        info(text)
+        if isNew(text) { info(text) }
     }
 
-    mutating func forgetRepeated() { lastRepeated = "" }
+    private mutating func isNew(_ text: String) -> Bool {
+        guard !repeated.contains(text) else { return false }
+        if repeated.count == Self.repeatedMax { repeated.removeFirst() }
+        repeated.append(text)
+        return true
+    }
+
+    mutating func forgetRepeated() { repeated = [] }
 
     private func quoted(_ text: String) -> String {
         var result = "\""

@@ -289,6 +289,8 @@ extension Server {
             exitCode = exitCode ?? 69
             return
         }
+        // It is not bound to a service of which it has nothing, not even a folder.
+        if replica.view == nil, durable == nil { service = nil }
         joining.lastReason = reason
         log.infoOnce("joining did not succeed (\(reason)); trying again")
         joining.failures = min(joining.failures + 1, 6)

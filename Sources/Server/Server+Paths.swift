@@ -108,7 +108,10 @@ extension Server {
 
     private func setRelaying(_ route: Paths.Route?, _ isRelaying: Bool) {
         guard case .relay(let via, _) = route else { return }
-        witnessConnection(via)?.isRelaying = isRelaying
+        guard let connection = witnessConnection(via) else { return }
+        // The bound is lower now; what waits has been allowed.
+        if connection.isRelaying, !isRelaying { connection.allowWhatIsThere() }
+        connection.isRelaying = isRelaying
     }
 
     /// What a client calls itself is anything; here it is one word.
