@@ -43,5 +43,39 @@ extension Disks {
             }
             #expect(ahead[0].starts(with: pair.cluster.lines("other")))
         }
+
+        /// The one that comes back has a checkpoint of what was lost, which the new log passes.
+        @Test func whatWasLostIsNotStoodOnAgain() throws {
+            let pair = try DiskPair(clients: 0, flags: ["--test-hooks"])
+            defer { pair.end() }
+            try pair.begin(ledger: false)
+            let lost = try pair.leader()
+            let (lostPort, port) = (pair.cluster.ports[lost], pair.cluster.ports[1 - lost])
+            try pair.kill([1 - lost])
+            func number(_ port: UInt16, _ key: String) -> Int {
+                (try? pair.cluster.info(port)[key]).flatMap { Int($0) } ?? 0
+            }
+            try Filler.fill(pair) { number(lostPort, "checkpoint_op") > 0 }
+            let end = number(lostPort, "op")
+            try pair.kill([lost])
+            try pair.start(1 - lost, "primary")
+            _ = try pair.cluster.eventually("a promotion") { () -> Bool? in
+                (try? RawClient(port).ask("REPLICA PROMOTE FORCE")) == .text("OK") ? true : nil
+            }
+            #expect(number(port, "op") < end)
+            try pair.start(lost, "backup")
+            try pair.waitForPair()
+            let client = try RawClient(port)
+            while number(port, "op") <= end { _ = try client.ask("VOTE.OPEN x ROLL open") }
+            try pair.kill([lost])
+            try pair.start(lost, "backup")
+            try pair.waitForPair()
+            let infos = try pair.cluster.eventually("the same op") { () -> [[String: String]]? in
+                let infos = try pair.cluster.ports.map { try pair.cluster.info($0) }
+                return infos[0]["commit"] == infos[1]["commit"] ? infos : nil
+            }
+            #expect(infos[0]["digest"] != nil)
+            #expect(infos[0]["digest"] == infos[1]["digest"])
+        }
     }
 }
