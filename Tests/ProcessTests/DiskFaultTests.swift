@@ -199,6 +199,27 @@ extension Disks {
             }
         }
 
+        /// While what it has to say of the requests before waits for the disk.
+        @Test func aPrimaryThatIsOutAnswersInOrder() throws {
+            try with(clients: 0) { pair, disks in
+                try pair.begin(ledger: false)
+                let leader = try pair.leader()
+                let client = try RawClient(pair.cluster.ports[leader], seconds: 30)
+                #expect(try client.ask("PING") == .text("PONG"))
+                try disks[leader].set(["fdatasync segment- 0 0 sleep:1000"])
+                try client.send(Array("VOTE.OPEN q ROLL open\r\n".utf8))
+                // It hangs in the request's sync.
+                _ = try pair.cluster.eventually("the sync") {
+                    disks[leader].hits.isEmpty ? nil : true
+                }
+                let other = try RawClient(pair.cluster.ports[1 - leader])
+                #expect(try other.ask("REPLICA PROMOTE FORCE") == .text("OK"))
+                try client.send(Array("PING\r\n".utf8))
+                #expect(try client.receive().code == "TRYAGAIN")
+                #expect(try client.receive() == .text("PONG"))
+            }
+        }
+
         private func checkpoints(_ pair: DiskPair, _ index: Int) -> Set<String> {
             Set(names(pair, index).filter { $0.hasPrefix("checkpoint-") && !$0.hasSuffix(".new") })
         }
