@@ -98,12 +98,22 @@ extension VoterSession {
             askedAgain(place, on: index)
             return
         }
-        guard ballots.count < Self.keptMax else {
+        guard ballots.count < Self.keptMax || forgetSettled() else {
             outbox.notices.append(.trouble("vote \(vote): too many open votes; not voted"))
             return
         }
-        ballots.insert(Ballot(vote: vote, question: Self.printable(question)), at: place)
-        decide(place, into: &outbox)
+        let ballot = Ballot(vote: vote, question: Self.printable(question))
+        let end = ballots.firstIndex { $0.vote >= vote } ?? ballots.count
+        ballots.insert(ballot, at: end)
+        decide(end, into: &outbox)
+    }
+
+    /// Makes room for a ballot. The oldest that is settled most likely is of a vote that has closed
+    /// while nobody could tell; should it be asked for all the same, it is decided anew.
+    private mutating func forgetSettled() -> Bool {
+        guard let place = ballots.firstIndex(where: \.isSettled) else { return false }
+        ballots.remove(at: place)
+        return true
     }
 
     /// The primary asks for a ballot that is decided: it has not counted it. Unless the ballot is

@@ -73,6 +73,47 @@ import Wire
         #expect(stage.sent(cem) == ["CAST 1 yes"])
     }
 
+    /// Vote 1 stays open while others close: their results wait, their ballots are done with.
+    @Test func ballotsOfClosedVotesAreDropped() throws {
+        var stage = Stage()
+        try stage.settle()
+        for id: Int64 in 1...50 { try stage.vote(id) }
+        for id: Int64 in 2...50 { try stage.result(id) }
+        #expect(stage.session.ballots.map(\.vote) == [1])
+        stage.write()
+        #expect(stage.log.isEmpty)
+        try stage.result(1)
+        stage.write()
+        #expect(stage.log.count == 50)
+    }
+
+    /// So are those behind the last result that the log is to hold.
+    @Test func ballotsBehindTheLastResultAreDropped() throws {
+        var stage = Stage(votesMax: 1)
+        try stage.settle()
+        for id: Int64 in 1...3 { try stage.vote(id) }
+        try stage.result(3)
+        #expect(stage.session.ballots.map(\.vote) == [1, 2])
+    }
+
+    @Test func settledBallotsMakeRoom() throws {
+        for isSettled in [true, false] {
+            var stage = Stage()
+            try stage.settle()
+            stage.session.ballots = (1...UInt64(VoterSession.keptMax)).map {
+                Ballot(vote: $0, question: "", choice: .yes, isSettled: isSettled)
+            }
+            _ = stage.sent(ann)
+            let next = Int64(VoterSession.keptMax) + 1
+            try stage.vote(next)
+            #expect(stage.sent(ann).contains("CAST \(next) yes") == isSettled)
+            #expect(
+                stage.trouble
+                    == (isSettled ? [] : ["vote \(next): too many open votes; not voted"]))
+            #expect(stage.session.ballots.count == VoterSession.keptMax)
+        }
+    }
+
     @Test func onlyAHigherViewIsNews() throws {
         var stage = Stage()
         try stage.settle()
@@ -184,6 +225,19 @@ import Wire
                 == "Vote 1: Tea? (yes/no)? \nVote 1 has closed.\nvote 1: 3 yes, 1 no (75 % yes)\n")
         stage.step(.line("yes"))
         #expect(stage.sent(ann) == [])
+    }
+
+    /// Whether or not the result's turn has come.
+    @Test func aClosedVoteIsNotAskedFor() throws {
+        var stage = Stage(policy: .ask)
+        try stage.settle()
+        for id: Int64 in 1...3 { try stage.vote(id) }
+        try stage.result(2)
+        stage.step(.line("yes"))
+        #expect(stage.shown == "Vote 1: Tea? (yes/no)? Vote 3: Tea? (yes/no)? ")
+        try stage.result(3)
+        #expect(stage.shown.hasSuffix("Vote 3: Tea? (yes/no)? \nVote 3 has closed.\n"))
+        #expect(!stage.session.isAsking)
     }
 
     @Test func endOfInputAbstains() throws {
