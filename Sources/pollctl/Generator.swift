@@ -66,10 +66,10 @@ final class Generator {
             poller = try Poller(eventsPerWaitMax: 1_024)
             control = Socket(
                 fd: try Sockets.connect(
-                    host: report.askedAt.host, port: report.askedAt.port), voter: -1,
+                    host: report.reachedAt.host, port: report.reachedAt.port), voter: -1,
                 isPrimary: true)
             for voter in 0..<load.voters {
-                toPrimary.append(try Self.socket(report.askedAt, voter, isPrimary: true))
+                toPrimary.append(try Self.socket(report.reachedAt, voter, isPrimary: true))
                 if let backup { toBackup.append(try Self.socket(backup, voter, isPrimary: false)) }
             }
             for socket in toPrimary + toBackup + [control] {
