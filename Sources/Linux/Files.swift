@@ -67,8 +67,10 @@ package enum Files {
     }
 
     /// Takes the lock of an open file for as long as it is open; false when another has it.
-    package static func lock(_ fd: CInt) -> Bool {
-        flock(fd, LOCK_EX | LOCK_NB) == 0
+    package static func lock(_ fd: CInt, path: String) throws(SystemError) -> Bool {
+        if uninterrupted({ flock(fd, LOCK_EX | LOCK_NB) }) == 0 { return true }
+        guard errno == EWOULDBLOCK else { throw SystemError("flock", path) }
+        return false
     }
 }
 
