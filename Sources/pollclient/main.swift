@@ -30,7 +30,7 @@ private let syntax = CommandLineSyntax(
         Flag(
             "--seed",
             value: "N",
-            default: "by chance",
+            default: "made from NAME",
             "for --vote random: the same N gives the same ballots again"
         ),
         Flag(
@@ -158,6 +158,8 @@ private func run() throws(UsageError) {
 }
 
 Terminal.openStandardDescriptors()
+// A log that may not grow is one that cannot be written for now; voting goes on.
+Signals.ignoreFileSizeLimit()
 do {
     try run()
 } catch {
