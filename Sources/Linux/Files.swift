@@ -101,9 +101,14 @@ package enum Terminal {
         _ = try? IO.writeAll(2, Array((text + "\n").utf8))
     }
 
-    /// Writes text to standard output.
+    /// Writes text to standard output; whether it arrives is all the same.
     package static func print(_ text: String) {
-        _ = try? IO.writeAll(1, Array((text + "\n").utf8))
+        _ = try? write(text)
+    }
+
+    /// Writes text to standard output, all of it.
+    package static func write(_ text: String) throws(SystemError) {
+        try IO.writeAll(1, Array((text + "\n").utf8), subject: "standard output")
     }
 
     /// Ends the process.

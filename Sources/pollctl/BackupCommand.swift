@@ -38,7 +38,7 @@ struct BackupCommand {
         } catch {
             throw Failure(error)
         }
-        CopyReport(path: path, header: copy.header).print(asJSON: asJSON)
+        try Output.report(CopyReport(path: path, header: copy.header).text(asJSON: asJSON))
     }
 
     // MARK: The file
@@ -167,7 +167,7 @@ struct CopyReport {
     let path: String
     let header: CheckpointHeader
 
-    func print(asJSON: Bool) {
+    func text(asJSON: Bool) -> String {
         let service = header.identity.service
         guard asJSON else {
             let kind =
@@ -175,15 +175,14 @@ struct CopyReport {
                 case .copied: "copy of service \(service)"
                 case .taken, .received: "checkpoint of service \(service)"
                 }
-            Terminal.print(
-                "\(path): \(kind), op \(header.op), view \(header.view), \(header.fileBytes) bytes")
             return
+                "\(path): \(kind), op \(header.op), view \(header.view), \(header.fileBytes) bytes"
         }
         let fields: [(key: String, value: JSON)] = [
             ("file", .string(path)), ("service", .string(service.description)),
             ("op", .integer(Int(header.op.rawValue))),
             ("view", .integer(Int(header.view.rawValue))), ("bytes", .integer(header.fileBytes)),
         ]
-        Terminal.print(JSON.object(fields).text)
+        return JSON.object(fields).text
     }
 }

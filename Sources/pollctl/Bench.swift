@@ -27,7 +27,7 @@ struct Bench {
             let generator = try Generator(load, report)
             try generator.join()
             try generator.run()
-            show(generator, report)
+            try show(generator, report)
         }
     }
 
@@ -47,7 +47,7 @@ struct Bench {
             }
             let memory = pids.map { Double(Processes.residentKilobytes($0)) / 1_024 }
             if isJSON {
-                Terminal.print(
+                try Output.print(
                     JSON.object([
                         ("clients", .integer(load.voters)),
                         ("rss_mib", .array(memory.map { .number($0, digits: 1) })),
@@ -55,11 +55,11 @@ struct Bench {
                     ]).text)
                 return
             }
-            Terminal.print("\(load.voters) idle clients, over \(load.seconds) s:")
+            try Output.print("\(load.voters) idle clients, over \(load.seconds) s:")
             for (index, role) in ["primary", "backup"].prefix(pids.count).enumerated() {
                 let resident = Text.fixed(memory[index], 1)
                 let share = Text.fixed(percent[index], 2)
-                Terminal.print("  \(role): \(resident) MiB resident, \(share) % of a core")
+                try Output.print("  \(role): \(resident) MiB resident, \(share) % of a core")
             }
         }
     }
@@ -77,7 +77,7 @@ struct Bench {
         try body(try pair.startBoth(["--quiet"]))
     }
 
-    private func show(_ generator: Generator, _ report: ServerReport) {
+    private func show(_ generator: Generator, _ report: ServerReport) throws(Failure) {
         let rate = generator.ballotsPerSecond
         func resident(_ pid: Int32?) -> Double {
             pid.map { Double(Processes.residentKilobytes($0)) / 1_024 } ?? 0
@@ -85,14 +85,14 @@ struct Bench {
         let memory = (resident(report.pid), resident(report.backup?.pid))
         guard isJSON else {
             let mode = load.isSingle ? "to the primary alone" : "to both servers"
-            Terminal.print("\(load.voters) voters, \(load.pipeline) in flight each, \(mode)")
-            Terminal.print(
+            try Output.print("\(load.voters) voters, \(load.pipeline) in flight each, \(mode)")
+            try Output.print(
                 "  \(Text.grouped(UInt64(rate))) ballots/s "
                     + "(\(generator.ballots) in \(Text.fixed(generator.seconds, 2)) s, "
                     + "\(generator.results) votes)")
-            Terminal.print("  ballot to OK:   \(generator.ballotTimes.text)")
-            Terminal.print("  vote to result: \(generator.resultTimes.text)")
-            Terminal.print(
+            try Output.print("  ballot to OK:   \(generator.ballotTimes.text)")
+            try Output.print("  vote to result: \(generator.resultTimes.text)")
+            try Output.print(
                 "  resident: primary \(Text.fixed(memory.0, 1)) MiB, backup "
                     + "\(Text.fixed(memory.1, 1)) MiB")
             return
@@ -100,7 +100,7 @@ struct Bench {
         let memoryJSON = JSON.object([
             ("primary", .number(memory.0, digits: 1)), ("backup", .number(memory.1, digits: 1)),
         ])
-        Terminal.print(generator.figures([("rss_mib", memoryJSON)]).text)
+        try Output.print(generator.figures([("rss_mib", memoryJSON)]).text)
     }
 }
 
@@ -131,7 +131,7 @@ struct FailoverBench {
             times[min(times.count - 1, Int(Double(times.count) * share))]
         }
         if isJSON {
-            Terminal.print(
+            try Output.print(
                 JSON.object([
                     ("rounds", .integer(rounds)),
                     (
@@ -145,7 +145,7 @@ struct FailoverBench {
                 ]).text)
             return
         }
-        Terminal.print(
+        try Output.print(
             "\(rounds) kills of the primary in the middle of a vote, to the result in the last of "
                 + "5 logs: median \(Text.fixed(part(0.5), 1)) ms, p90 "
                 + "\(Text.fixed(part(0.9), 1)) ms, max \(Text.fixed(times[times.count - 1], 1)) ms")

@@ -78,7 +78,7 @@ struct CheckpointBench {
             }
             lastLook = Stopwatch()
         }
-        show(filling, before, during, start, reports, sizes(path))
+        try show(filling, before, during, start, reports, sizes(path))
     }
 
     /// Microseconds; what other processes and the disk take is in `time` alone.
@@ -110,9 +110,9 @@ struct CheckpointBench {
     private func show(
         _ filling: Double, _ before: [Longest], _ during: [Longest], _ start: [ServerReport],
         _ end: [ServerReport], _ sizes: [Int]
-    ) {
+    ) throws(Failure) {
         if !isJSON {
-            Terminal.print(
+            try Output.print(
                 "\(voters) voters; the first \(voters - voters / 20) ballots took "
                     + "\(Text.fixed(filling, 1)) s")
         }
@@ -132,13 +132,13 @@ struct CheckpointBench {
                     ("turns_over_10ms", .integer(over)),
                 ]))
             if isJSON { continue }
-            Terminal.print(
+            try Output.print(
                 "  \(role): a checkpoint of \(Text.grouped(UInt64(sizes[index]))) bytes in "
                     + "\(time) ms; longest turn \(during[index].text), before it "
                     + "\(before[index].text); \(over) turns over 10 ms in all")
         }
         guard isJSON else { return }
-        Terminal.print(
+        try Output.print(
             JSON.object([("voters", .integer(voters)), ("replicas", .array(replicas))]).text)
     }
 }

@@ -65,10 +65,10 @@ struct DiskBench {
             ),
         ]
         if isJSON {
-            Terminal.print(JSON.object(rows.map { ($0.key, $0.value) }).text)
+            try Output.print(JSON.object(rows.map { ($0.key, $0.value) }).text)
         } else {
             let lines = rows.map { [$0.value.text, $0.text] }
-            for line in Text.table(lines) { Terminal.print(line) }
+            for line in Text.table(lines) { try Output.print(line) }
         }
     }
 

@@ -31,6 +31,15 @@ struct Failure: Error {
     }
 }
 
+/// What the kernel refuses is a failure of the command.
+func io<Result: ~Copyable>(_ body: () throws(SystemError) -> Result) throws(Failure) -> Result {
+    do throws(SystemError) {
+        return try body()
+    } catch {
+        throw Failure(error)
+    }
+}
+
 /// A moment until which to try.
 struct Deadline {
     let nanoseconds: UInt64

@@ -27,7 +27,7 @@ struct RelayBench {
         let replicas = ReplicaCommands(servers: pair.addresses, milliseconds: 2_000) { _ in }
         try replicas.link("cut")
         let relay = try measure(household, pair, over: "relay")
-        show(direct, relay)
+        try show(direct, relay)
     }
 
     private func measure(_ household: Household, _ pair: LocalPair, over path: String)
@@ -50,11 +50,11 @@ struct RelayBench {
         return generator
     }
 
-    private func show(_ direct: Generator, _ relay: Generator) {
+    private func show(_ direct: Generator, _ relay: Generator) throws(Failure) {
         let ratio = relay.ballotsPerSecond / direct.ballotsPerSecond
         let times = [direct, relay].map { $0.ballotTimes.microseconds(part: 0.5) }
         if isJSON {
-            Terminal.print(
+            try Output.print(
                 JSON.object([
                     ("direct", direct.figures()), ("relay", relay.figures()),
                     ("throughput_ratio", .number(ratio, digits: 3)),
@@ -62,14 +62,14 @@ struct RelayBench {
                 ]).text)
             return
         }
-        Terminal.print("\(load.voters) voters, \(load.pipeline) in flight each")
+        try Output.print("\(load.voters) voters, \(load.pipeline) in flight each")
         for (name, generator) in [("direct link", direct), ("over a relay", relay)] {
             let rate = Text.grouped(UInt64(generator.ballotsPerSecond))
-            Terminal.print("  \(name): \(rate) ballots/s")
-            Terminal.print("    ballot to OK:   \(generator.ballotTimes.text)")
-            Terminal.print("    vote to result: \(generator.resultTimes.text)")
+            try Output.print("  \(name): \(rate) ballots/s")
+            try Output.print("    ballot to OK:   \(generator.ballotTimes.text)")
+            try Output.print("    vote to result: \(generator.resultTimes.text)")
         }
-        Terminal.print(
+        try Output.print(
             "  over a relay, \(Text.fixed(ratio * 100, 0)) % of the ballots; the median ballot takes "
                 + "\(Text.fixed(times[1] / max(1, times[0]), 1)) times as long")
     }

@@ -11,7 +11,7 @@ struct StatusCommand {
     func run() throws(Failure) {
         let overview = Overview(servers: servers, milliseconds: min(milliseconds, 2_000))
         guard let primary = overview.primary else { throw Failure(overview.complaint) }
-        Terminal.print(
+        try Output.print(
             asJSON
                 ? Self.json(primary, overview).text
                 : Self.lines(primary, overview).joined(separator: "\n"))

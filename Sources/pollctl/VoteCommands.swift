@@ -17,8 +17,12 @@ struct VoteCommands {
         if let deadlineMilliseconds { command += ["DEADLINE", String(deadlineMilliseconds)] }
         if roll != "joined" { command += ["ROLL", roll] }
         let reply = try dialogue.call(command)
-        guard let id = reply.number else { throw Self.unexpected(reply) }
-        Terminal.print(String(id))
+        guard let id = reply.number, id > 0 else { throw Self.unexpected(reply) }
+        do throws(Failure) {
+            try Output.print(String(id))
+        } catch {
+            throw Failure("vote \(id) is open, but: \(error.text)", like: error)
+        }
     }
 
     mutating func close(_ id: UInt64) throws(Failure) {
@@ -41,7 +45,7 @@ struct VoteCommands {
                 lines.append("\(id) \(yes) \(no)")
                 next = UInt64(id) + 1
             }
-            if !lines.isEmpty { Terminal.print(lines.joined(separator: "\n")) }
+            if !lines.isEmpty { try Output.print(lines.joined(separator: "\n")) }
             if items.count < Self.pageCount { return }
         }
     }
