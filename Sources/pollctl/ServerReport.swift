@@ -35,8 +35,9 @@ struct ServerReport {
     var isPollsrv: Bool { fields["mode"] != nil }
     var mode: String { string("mode") }
     var isPrimary: Bool { mode == "primary" }
-    /// And not one that waits for others, without whom it cannot go on.
-    var isLeading: Bool { isPrimary && string("stalled") != "1" }
+    /// Waits for others, without whom it cannot go on.
+    var isStalled: Bool { string("stalled") == "1" }
+    var isLeading: Bool { isPrimary && !isStalled }
     var view: Int { number("view") }
     var isPair: Bool { string("state") == "pair" }
     /// One of a group that elects its leader, and not alone in it.
