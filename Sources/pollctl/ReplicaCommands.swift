@@ -168,7 +168,9 @@ struct ReplicaCommands {
         var seats: [Seat] = []
         for report in overview.reports {
             let named = [report.own, report.primary, report.backup].compactMap { $0 }
-            for seat in named where !seats.contains(where: { $0.pid == seat.pid }) {
+            // Two machines may give two servers the same process number.
+            for seat in named
+            where !seats.contains(where: { $0.pid == seat.pid && $0.address == seat.address }) {
                 seats.append(seat)
             }
         }
