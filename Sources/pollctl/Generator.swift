@@ -245,7 +245,7 @@ final class Generator {
                 onLine(bytes, start, end, socket)
                 start = end
             case UInt8(ascii: ">"):
-                guard let next = onPush(bytes, start, socket) else { return start }
+                guard let next = try onPush(bytes, start, socket) else { return start }
                 start = next
             default:
                 do throws(DecodeError) {
@@ -294,7 +294,9 @@ final class Generator {
 
     /// `>4 $4 vote :id $n question :view` and `>5 $6 result :id :yes :no :view`; nil when it is
     /// not all there.
-    private func onPush(_ bytes: Span<UInt8>, _ start: Int, _ socket: Socket) -> Int? {
+    private func onPush(_ bytes: Span<UInt8>, _ start: Int, _ socket: Socket) throws(Failure)
+        -> Int?
+    {
         guard let kind = Self.lineEnd(bytes, start), let word = Self.lineEnd(bytes, kind),
             let afterWord = Self.lineEnd(bytes, word), let afterID = Self.lineEnd(bytes, afterWord)
         else { return nil }
@@ -310,14 +312,25 @@ final class Generator {
             guard let next = Self.lineEnd(bytes, end) else { return nil }
             end = next
         }
-        var vote = 0
-        var index = afterWord + 1
-        while bytes[index] != 13 {
-            vote = vote * 10 + Int(bytes[index] - 48)
-            index += 1
-        }
+        let vote = try Self.number(bytes, afterWord + 1, afterID - 2)
         if isVote { cast(vote, socket) } else { onResult(vote, socket) }
         return end
+    }
+
+    /// The digits from `start` to `end`; no more than make an `Int` for sure.
+    private static func number(_ bytes: Span<UInt8>, _ start: Int, _ end: Int) throws(Failure)
+        -> Int
+    {
+        var number = 0
+        var isNumber = start < end && end - start <= 18
+        var index = start
+        while isNumber, index < end {
+            isNumber = (48...57).contains(bytes[index])
+            if isNumber { number = number * 10 + Int(bytes[index] - 48) }
+            index += 1
+        }
+        guard isNumber else { throw Failure("a server sent nonsense: no vote's number", .software) }
+        return number
     }
 
     private func cast(_ vote: Int, _ socket: Socket) {
