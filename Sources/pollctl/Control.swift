@@ -81,6 +81,8 @@ enum Control {
 
     static func main() {
         Terminal.openStandardDescriptors()
+        // A file that may not grow fails the command, which says so and tidies up.
+        Signals.ignoreFileSizeLimit()
         do {
             switch try syntax.parse(Array(CommandLine.arguments.dropFirst())) {
             case .show(let text): try Output.print(text)

@@ -9,18 +9,18 @@ final class Household {
     /// Where logs and the servers' messages go. It is kept.
     let folder: String
     private let programs: String
-    private let signals: SignalQueue
+    let interrupts: Interrupts
     private var poller: Poller
     private var exits: [(pid: Int32, exit: Processes.Exit)] = []
     /// What was below us before we started anything (the children of a shell that became us).
     private let strangers: [Int32]
 
     init(purpose: String) throws(Failure) {
+        interrupts = try Interrupts("everything that was started has been ended")
         do throws(SystemError) {
             programs = Self.folder(of: try Processes.executablePath())
-            signals = try SignalQueue([Signals.interrupt, Signals.terminate, Signals.hangUp])
             poller = try Poller(eventsPerWaitMax: 4)
-            try poller.add(signals.fd.raw)
+            try poller.add(interrupts.fd)
             let base = Terminal.environment("TMPDIR") ?? "/tmp"
             let token = String(Entropy.next() & 0xffff_ffff, radix: 16)
             folder = "\(base)/pollsrv-\(purpose)-\(token)"
@@ -67,9 +67,7 @@ final class Household {
     }
 
     /// Throws when somebody wants us to end.
-    func checkInterrupt() throws(Failure) {
-        if let signal = signals.next() { throw .interrupted(by: signal) }
-    }
+    func checkInterrupt() throws(Failure) { try interrupts.check() }
 
     /// Waits until `isDone`, looking every few milliseconds; `what` names it when it does not come.
     func wait(

@@ -259,6 +259,21 @@ extension ProcessSuite {
             #expect(again.status == 74 && again.error.contains("--force"), "\(again)")
             let forced = ["backup", "copy", "--force"] + servers
             #expect(try run(cluster, "forced", "pollctl", forced).status == 0)
+            // By force that file alone, and no other beside it.
+            let beside = cluster.folder.path + "/copy.new"
+            #expect(FileManager.default.createFile(atPath: beside, contents: Data("mine".utf8)))
+            #expect(try run(cluster, "beside", "pollctl", forced).status == 0)
+            #expect(FileManager.default.contents(atPath: beside) == Data("mine".utf8))
+            let program = Cluster.binaries.appending(path: "pollctl").path
+            let narrow = try run(
+                cluster, "narrow", "/bin/sh",
+                [
+                    "-c",
+                    "(ulimit -f 0; exec \(program) backup narrow-copy \"$@\") 2>&1 | cat", "sh",
+                ] + servers)
+            #expect(narrow.output.contains("File too large"), "\(narrow)")
+            let names = try FileManager.default.contentsOfDirectory(atPath: cluster.folder.path)
+            #expect(names.filter { $0.hasPrefix("narrow-copy") } == [])
             // Not even by force anything but a file: it would be gone, and the copy of no use to
             // whoever reads there.
             let pipe = cluster.folder.path + "/pipe"
