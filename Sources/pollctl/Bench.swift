@@ -23,8 +23,8 @@ struct Bench {
     let isJSON: Bool
 
     func run() throws(Failure) {
-        try withPair { (report: ServerReport) throws(Failure) in
-            let generator = try Generator(load, report)
+        try withPair { (report: ServerReport, interrupts: Interrupts?) throws(Failure) in
+            let generator = try Generator(load, report, interrupts)
             try generator.join()
             try generator.run()
             try show(generator, report)
@@ -33,17 +33,17 @@ struct Bench {
 
     /// Memory and processor time while joined clients do nothing.
     func runIdle() throws(Failure) {
-        try withPair { (report: ServerReport) throws(Failure) in
-            let generator = try Generator(load, report)
+        try withPair { (report: ServerReport, interrupts: Interrupts?) throws(Failure) in
+            let generator = try Generator(load, report, interrupts)
             try generator.join()
-            Clock.sleep(nanoseconds: 1_000_000_000)
+            try Self.sleep(seconds: 1, interrupts)
             let pids = [report.pid] + (report.backup.map { [$0.pid] } ?? [])
-            let before = pids.map { ProcessTree.processorTicks($0) ?? 0 }
-            Clock.sleep(nanoseconds: load.seconds * 1_000_000_000)
-            let after = pids.map { ProcessTree.processorTicks($0) ?? 0 }
+            let before = try Self.ticks(pids)
+            try Self.sleep(seconds: load.seconds, interrupts)
+            let after = try Self.ticks(pids)
             let percent = zip(before, after).map { before, after in
                 // A tick is 10 ms.
-                Double(after - before) / Double(load.seconds)
+                (Double(after) - Double(before)) / Double(load.seconds)
             }
             let memory = pids.map { Double(Processes.residentKilobytes($0)) / 1_024 }
             if isJSON {
@@ -64,17 +64,40 @@ struct Bench {
         }
     }
 
-    private func withPair(_ body: (ServerReport) throws(Failure) -> Void) throws(Failure) {
+    private static func ticks(_ pids: [Int32]) throws(Failure) -> [UInt64] {
+        var list: [UInt64] = []
+        for pid in pids {
+            guard let ticks = ProcessTree.processorTicks(pid) else {
+                throw Failure("the server with pid \(pid) is not on this machine, or has ended")
+            }
+            list.append(ticks)
+        }
+        return list
+    }
+
+    private static func sleep(seconds: UInt64, _ interrupts: Interrupts?) throws(Failure) {
+        let deadline = Deadline(milliseconds: seconds * 1_000)
+        while !deadline.hasPassed {
+            let milliseconds = min(100, deadline.remainingMilliseconds)
+            Clock.sleep(nanoseconds: milliseconds * 1_000_000)
+            try interrupts?.check()
+        }
+    }
+
+    /// With given servers an interruption ends this process as it would any, and nothing is left.
+    private func withPair(_ body: (ServerReport, Interrupts?) throws(Failure) -> Void)
+        throws(Failure)
+    {
         if let servers {
             let overview = Overview(servers: servers, milliseconds: 2_000)
             guard let primary = overview.primary else { throw Failure(overview.complaint) }
-            try body(primary)
+            try body(primary, nil)
             return
         }
-        let household = try Household(purpose: "bench")
-        defer { household.endAll() }
-        let pair = try LocalPair(household)
-        try body(try pair.startBoth(["--quiet"]))
+        try Household.measure(purpose: "bench") { (household) throws(Failure) in
+            let pair = try LocalPair(household)
+            try body(try pair.startBoth(["--quiet"]), household.interrupts)
+        }
     }
 
     private func show(_ generator: Generator, _ report: ServerReport) throws(Failure) {
@@ -110,8 +133,10 @@ struct FailoverBench {
     let isJSON: Bool
 
     func run() throws(Failure) {
-        let household = try Household(purpose: "failover")
-        defer { household.endAll() }
+        try Household.measure(purpose: "failover", run)
+    }
+
+    private func run(_ household: Household) throws(Failure) {
         let pair = try LocalPair(household)
         _ = try pair.startBoth([
             "--heartbeat", "250ms", "--restart-delay", "0ms", "--voters", "5", "--votes",

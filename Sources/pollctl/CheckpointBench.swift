@@ -21,8 +21,12 @@ struct CheckpointBench {
 
     func run() throws(Failure) {
         let path = try DataPair.blank(folder)
-        let household = try Household(purpose: "bench")
-        defer { household.endAll() }
+        try Household.measure(purpose: "bench") { (household) throws(Failure) in
+            try run(household, path)
+        }
+    }
+
+    private func run(_ household: Household, _ path: String) throws(Failure) {
         let pair = try DataPair(household, path, sync: "always")
         defer { pair.end() }
         let flood: Flood
@@ -35,6 +39,7 @@ struct CheckpointBench {
         var vote = try flood.open()
         var next = 0
         while next < known {
+            try household.checkInterrupt()
             let end = min(known, next + Self.fillCommands)
             try flood.cast(vote, Array(next..<end))
             next = end
@@ -49,6 +54,7 @@ struct CheckpointBench {
         while !zip(start, reports).allSatisfy({
             $1.number("checkpoints") > $0.number("checkpoints")
         }) {
+            try household.checkInterrupt()
             guard clock.seconds < Self.secondsMax else {
                 throw Failure(
                     "no checkpoint within \(Int(Self.secondsMax)) s; see \(pair.messages)")

@@ -48,9 +48,14 @@ struct DataBench {
 
     func run() throws(Failure) {
         let path = try DataPair.blank(folder)
+        try Household.measure(purpose: "bench") { (household) throws(Failure) in
+            try run(household, path)
+        }
+    }
+
+    private func run(_ household: Household, _ path: String) throws(Failure) {
         let probe = try probe(path)
-        let household = try Household(purpose: "bench")
-        defer { household.endAll() }
+        try household.checkInterrupt()
         var (memory, data): ([Run], [Run]) = ([], [])
         for round in 1...Self.rounds {
             memory.append(try measure(household, nil))
@@ -99,7 +104,7 @@ struct DataBench {
     private func measure(_ household: Household, _ path: String?) throws(Failure) -> Run {
         let pair = try DataPair(household, path, sync: sync)
         defer { pair.end() }
-        let generator = try Generator(load, pair.primary)
+        let generator = try Generator(load, pair.primary, household.interrupts)
         try generator.join()
         let before = try pair.reports()
         try generator.run()

@@ -33,6 +33,8 @@ final class Generator {
     }
 
     private let load: Load
+    /// nil: nothing has to be tidied up when somebody wants us to end.
+    private let interrupts: Interrupts?
     private var poller: Poller
     /// By descriptor.
     private var sockets: [Socket?] = []
@@ -57,8 +59,9 @@ final class Generator {
     private(set) var ballotTimes = Histogram()
     private(set) var resultTimes = Histogram()
 
-    init(_ load: Load, _ report: ServerReport) throws(Failure) {
+    init(_ load: Load, _ report: ServerReport, _ interrupts: Interrupts?) throws(Failure) {
         self.load = load
+        self.interrupts = interrupts
         names = (0..<load.voters).map { Array("bench-\($0)".utf8) }
         _ = Processes.raiseDescriptorLimit()
         let backup = load.isSingle ? nil : report.backup?.address
@@ -172,6 +175,7 @@ final class Generator {
     // MARK: Turns
 
     private func turn() throws(Failure) {
+        try interrupts?.check()
         flush()
         let count = poller.wait(milliseconds: 100)
         now = Clock.monotonicNanoseconds()

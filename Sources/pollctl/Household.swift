@@ -6,7 +6,7 @@ import Linux
 /// Ctrl-C, and leaves none of them behind, however it ends: also not those that a server has
 /// started in its turn.
 final class Household {
-    /// Where logs and the servers' messages go. It is kept.
+    /// Where logs and the servers' messages go.
     let folder: String
     private let programs: String
     let interrupts: Interrupts
@@ -28,6 +28,32 @@ final class Household {
         } catch { throw Failure(error) }
         strangers = ProcessTree.descendants()
         ProcessTree.adoptOrphans()
+    }
+
+    /// Carries out a measurement with processes of its own. What they had to say is of use only when
+    /// it has failed.
+    static func measure(purpose: String, _ body: (Household) throws(Failure) -> Void)
+        throws(Failure)
+    {
+        let household = try Household(purpose: purpose)
+        do throws(Failure) {
+            try body(household)
+        } catch {
+            household.endAll()
+            guard !error.isInterruption else {
+                household.removeFolder()
+                throw error
+            }
+            throw Failure("\(error.text)\nmessages: \(household.folder)", like: error)
+        }
+        household.endAll()
+        household.removeFolder()
+    }
+
+    private func removeFolder() {
+        guard let names = try? Files.list(folder) else { return }
+        for name in names { try? Files.remove("\(folder)/\(name)") }
+        try? Files.removeFolder(folder)
     }
 
     /// A program of ours, which stands beside this one.

@@ -12,8 +12,10 @@ struct RelayBench {
     private static let relays = 3
 
     func run() throws(Failure) {
-        let household = try Household(purpose: "relay")
-        defer { household.endAll() }
+        try Household.measure(purpose: "relay", run)
+    }
+
+    private func run(_ household: Household) throws(Failure) {
         let pair = try LocalPair(household)
         _ = try pair.startBoth(["--quiet", "--test-hooks"])
         for number in 1...Self.relays {
@@ -39,7 +41,7 @@ struct RelayBench {
             return found?.string("path") == path && found?.number("witnesses") == Self.relays
         }
         guard let found else { throw Failure("no primary", .software) }
-        let generator = try Generator(load, found)
+        let generator = try Generator(load, found, household.interrupts)
         try generator.join()
         try generator.run()
         let after = pair.primary()

@@ -23,8 +23,10 @@ struct StateBench {
     }
 
     func run() throws(Failure) {
-        let household = try Household(purpose: "state")
-        defer { household.endAll() }
+        try Household.measure(purpose: "state", run)
+    }
+
+    private func run(_ household: Household) throws(Failure) {
         let pair = try LocalPair(household)
         _ = try pair.start("primary", ["--quiet", "--no-restart"])
         try household.wait(for: "the server to lead") { pair.primary() != nil }
