@@ -18,6 +18,8 @@ extension VoterSession {
     private static let gapMillisecondsMax: UInt64 = 20
     /// How long the results that follow a JOIN by themselves may take.
     static let catchUpMilliseconds: UInt64 = 500
+    /// How often one who is told no results asks for them.
+    static let abstainingMilliseconds: UInt64 = 1_000
     private static let againMillisecondsMax: UInt64 = 16_000
     private static let retryLogMilliseconds: UInt64 = 1_000
 
@@ -130,6 +132,8 @@ extension VoterSession {
         links[index].retries = 0
         if items.count >= VoterCommand.resultsMax, nextResult > before {
             askResults(in: 0)
+        } else if isAbstaining {
+            askResults(in: Self.abstainingMilliseconds)
         } else if !early.isEmpty {
             // Votes close in any order: what is missing may be open for days, and is pushed then.
             askResults(in: askAgainMilliseconds)

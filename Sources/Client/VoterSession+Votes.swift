@@ -26,12 +26,37 @@ extension VoterSession {
         switch verification {
         case .needed(let service): verify(index, from: service.nextID, into: &outbox)
         case .done:
+            guard !isAbstaining else {
+                abstain(index, into: &outbox)
+                return
+            }
             guard links[index].joining == .none else { return }
             links[index].joining = .asked
+            links[index].isOnRoll = true
             // Ballots without an OK go out right behind it; the replica need not be waited for.
             mayOweBallots = true
             send(.join(name: settings.name, from: nextResult), on: index, into: &outbox)
         }
+    }
+
+    /// Nobody is left who could decide, and what was decided is counted.
+    var isAbstaining: Bool {
+        settings.policy == .ask && hasInputEnded
+            && !ballots.contains { $0.choice != nil && !$0.isSettled }
+    }
+
+    /// Leaves the roll, as a vote without a deadline would wait for this voter for ever, and goes on
+    /// as one who is told no results: it asks for them.
+    private mutating func abstain(_ index: Int, into outbox: inout VoterOutbox) {
+        guard links[index].joining != .asked else { return }
+        if links[index].joining == .none {
+            onServed(index, "results come from", into: &outbox)
+            askResults(in: 0)
+        }
+        guard links[index].isOnRoll else { return }
+        links[index].isOnRoll = false
+        send(.leave, on: index, into: &outbox)
+        askResults(in: Self.abstainingMilliseconds)
     }
 
     mutating func onJoinReply(_ index: Int, _ value: RESPValue, into outbox: inout VoterOutbox) {

@@ -248,9 +248,44 @@ import Wire
         #expect(stage.trouble == ["end of input: abstaining from now on"])
         try stage.vote(2)
         #expect(!stage.session.isAsking)
-        #expect(stage.sent(ann) == [])
+        #expect(stage.sent(ann) == ["LEAVE"], "no vote is to wait for it")
         try stage.result(1)
         stage.write()
         #expect(stage.log.count == 1)
+    }
+
+    /// 1. The last line is a ballot, which must be counted before the voter is off the roll.
+    /// 2. Results come to voters only, so it asks for them.
+    /// 3. Another primary takes over, whom it tells no name.
+    @Test func whoAbstainsIsToldWhatItAsksFor() throws {
+        var stage = Stage(policy: .ask)
+        try stage.settle()
+        try stage.vote(1)
+        stage.step(.line("yes"))
+        stage.step(.inputEnded)
+        #expect(stage.sent(ann) == ["CAST 1 yes"])
+        try stage.ok(ann)
+        #expect(stage.sent(ann) == ["LEAVE"])
+        try stage.ok(ann)
+        for id: UInt64 in 1...3 {
+            stage.wait(1_000)
+            #expect(stage.sent(ann) == ["RESULTS \(id)"])
+            try stage.reply(
+                ann, .array([.array([.integer(Int64(id)), .integer(1), .integer(0)])]))
+            stage.write()
+        }
+        #expect(stage.log.map(\.id) == [1, 2, 3])
+        _ = stage.sent(bob)
+        try stage.reply(bob, .simple("HELD"))
+        try stage.lose(ann)
+        try stage.view(3, bob, nil, from: bob)
+        #expect(stage.sent(bob) == ["RESULTS 4"])
+        try stage.reply(bob, .array([]))
+        stage.wait(1_000)
+        #expect(stage.sent(bob) == ["RESULTS 4"])
+        #expect(stage.trouble.count == 1)
+        stage.step(.leave)
+        stage.step(.time(stage.now + 1_000))
+        #expect(stage.ending == .done)
     }
 }
