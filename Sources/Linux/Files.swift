@@ -101,7 +101,7 @@ package enum Terminal {
         _ = try? IO.writeAll(2, Array((text + "\n").utf8))
     }
 
-    /// Writes text to standard output; whether it arrives is all the same.
+    /// Writes text to standard output, where a reader that has gone away is not our trouble either.
     package static func print(_ text: String) {
         _ = try? write(text)
     }
