@@ -342,6 +342,34 @@ extension ProcessSuite {
             #expect(FileManager.default.contents(atPath: path)?.count == copy.count)
         }
 
+        /// Ended by somebody, or by the disk, before the copy is durable: nothing is left of it.
+        @Test(
+            .enabled(if: FaultDisk.compiler != nil, "it takes a C compiler"),
+            arguments: [
+                ("sleep:1000", Int32(130), "nothing was written"),
+                ("\(FaultDisk.inputOutput)", Int32(74), "fdatasync"),
+            ])
+        func noHalfACopy(fault: String, status: Int32, word: String) throws {
+            let cluster = try Cluster()
+            defer { cluster.end() }
+            try cluster.start("primary", "pollsrv", flags(cluster, 0, []))
+            _ = try cluster.eventually("the primary") { cluster.leader }
+            let folder = cluster.folder.path + "/copies"
+            try FileManager.default.createDirectory(
+                atPath: folder, withIntermediateDirectories: false)
+            let disk = try FaultDisk(folder: folder, home: cluster.folder)
+            try disk.set(["fdatasync * 0 0 \(fault)"])
+            try cluster.start(
+                "copying", "pollctl", ["backup", folder + "/copy", "--servers", cluster.servers],
+                environment: disk.environment)
+            _ = try cluster.eventually("the sync") { disk.hits.isEmpty ? nil : true }
+            #expect(disk.hits.first?.hasPrefix("fdatasync ") == true, "\(disk.hits)")
+            cluster.processes["copying"]?.interrupt()
+            #expect(try cluster.waitForExit("copying") == status, "\(cluster.words)")
+            #expect(cluster.said("copying", "err").contains(word), "\(cluster.words)")
+            #expect(try FileManager.default.contentsOfDirectory(atPath: folder) == [])
+        }
+
         /// Whoever was in the old service takes the restored one for another: it goes on by itself
         /// only if its log says the same.
         @Test func clientsOfTheOldService() throws {
