@@ -51,7 +51,7 @@ package struct PollResult: Hashable, Sendable {
     }
 }
 
-/// This voter's part in one vote, kept until the vote's result is there.
+/// This voter's part in one vote, kept until the vote's result is known, in the log or not.
 struct Ballot: Equatable, Sendable {
     let vote: UInt64
     let question: String

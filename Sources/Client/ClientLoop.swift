@@ -65,7 +65,7 @@ package struct ClientLoop: ~Copyable {
         var readyCount = 0
         while true {
             session.step(.time(Self.milliseconds()), into: &outbox)
-            for index in 0..<readyCount { try onReady(links.poller.ready(at: index)) }
+            for index in 0..<readyCount { onReady(links.poller.ready(at: index)) }
             stepEvents()
             readInput()
             try carryOut()
@@ -85,13 +85,13 @@ package struct ClientLoop: ~Copyable {
 
     // MARK: In
 
-    private mutating func onReady(_ ready: Poller.Ready) throws(SystemError) {
+    private mutating func onReady(_ ready: Poller.Ready) {
         if ready.fd == signals.fd.raw {
             while signals.next() != nil { session.step(.leave, into: &outbox) }
         } else if input != nil, TypedLines.isInput(ready.fd) {
             input?.read()
         } else {
-            try links.onReady(ready)
+            links.onReady(ready)
         }
     }
 

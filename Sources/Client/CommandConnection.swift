@@ -27,6 +27,8 @@ package enum CommandFailure: Error, Equatable, Sendable, CustomStringConvertible
 /// voter, which must hear pushes at any time, needs an event loop instead.
 package struct CommandConnection: ~Copyable {
     package let address: Address
+    /// The one of the host's addresses, in digits, at which it was reached.
+    package let host: String
     /// What the server said unasked while a reply was awaited, oldest first.
     package private(set) var pushes: [RESPValue] = []
 
@@ -39,24 +41,59 @@ package struct CommandConnection: ~Copyable {
     private var input: [UInt8] = []
     private var chunk = [UInt8](repeating: 0, count: 64 << 10)
 
-    /// Connects, in at most `milliseconds`.
+    /// Connects, in at most `milliseconds`; a name's addresses are tried one after the other.
     package init(to address: Address, milliseconds: UInt64) throws(CommandFailure) {
-        let socket = try Self.connect(to: address)
+        let isNumeric = Resolver.isNumeric(address.host)
+        let hosts = isNumeric ? [] : Resolver.addresses(of: address.host)
+        // A name that is unknown fails again, and with the reason.
+        try self.init(
+            to: address, hosts: hosts.isEmpty ? [address.host] : hosts,
+            milliseconds: milliseconds)
+    }
+
+    /// Precondition: there are hosts.
+    init(to address: Address, hosts: [String], milliseconds: UInt64) throws(CommandFailure) {
+        let reached = try Self.connect(to: address, hosts, by: Self.deadline(milliseconds))
+        poller = try Self.poller(of: reached.socket)
+        self.address = address
+        host = reached.host
+        socket = reached.socket
+    }
+
+    private struct Reached: ~Copyable {
+        let host: String
+        let socket: FileDescriptor
+    }
+
+    private static func connect(to address: Address, _ hosts: [String], by deadline: UInt64)
+        throws(CommandFailure) -> Reached
+    {
+        for (index, host) in hosts.dropLast().enumerated() {
+            // One that says nothing must leave time for the others.
+            let now = Clock.monotonicNanoseconds()
+            let share = now + (max(now, deadline) - now) / UInt64(hosts.count - index)
+            do throws(CommandFailure) {
+                let socket = try connect(to: address, at: host, by: share)
+                return Reached(host: host, socket: socket)
+            } catch {}
+        }
+        let last = hosts[hosts.count - 1]
+        return Reached(host: last, socket: try connect(to: address, at: last, by: deadline))
+    }
+
+    private static func connect(to address: Address, at host: String, by deadline: UInt64)
+        throws(CommandFailure) -> FileDescriptor
+    {
+        let socket: FileDescriptor
+        do throws(SystemError) {
+            socket = try Sockets.connect(host: host, port: address.port)
+        } catch { throw .system(error) }
         var poller = try Self.poller(of: socket)
-        let deadline = Self.deadline(milliseconds)
         while poller.wait(milliseconds: Self.rest(deadline)) == 0 {
             guard Clock.monotonicNanoseconds() < deadline else { throw .timedOut(address) }
         }
         if let error = Sockets.connectError(socket.raw, "\(address)") { throw .system(error) }
-        self.address = address
-        self.socket = socket
-        self.poller = poller
-    }
-
-    private static func connect(to address: Address) throws(CommandFailure) -> FileDescriptor {
-        do throws(SystemError) {
-            return try Sockets.connect(host: address.host, port: address.port)
-        } catch { throw .system(error) }
+        return socket
     }
 
     private static func poller(of socket: borrowing FileDescriptor) throws(CommandFailure)

@@ -36,11 +36,16 @@ final class Connection {
     var fd: CInt { socket.raw }
     var hasOutput: Bool { sent < output.count }
 
-    /// Turns to the next of the host's addresses after one has failed; false: there is none.
-    func tryNext() throws(SystemError) -> Bool {
-        guard let host = candidates.popLast() else { return false }
-        socket = try Sockets.connect(host: host, port: address.port)
-        return true
+    /// Turns to the next of the host's addresses after one has failed, passing over those that fail
+    /// at once, as one of a family that this machine has no route for; false: there is none.
+    func tryNext() -> Bool {
+        while let host = candidates.popLast() {
+            do {
+                socket = try Sockets.connect(host: host, port: address.port)
+                return true
+            } catch {}
+        }
+        return false
     }
 
     func enqueue(_ encode: (inout [UInt8]) -> Void) {

@@ -41,26 +41,26 @@ struct LinkSet: ~Copyable {
 
     // MARK: In
 
-    mutating func onReady(_ ready: Poller.Ready) throws(SystemError) {
+    mutating func onReady(_ ready: Poller.Ready) {
         if ready.fd == resolution?.fd {
             for answer in resolution?.take() ?? [] { onResolved(answer) }
         } else if let connection = connections.first(where: { $0.fd == ready.fd }) {
             if !connection.isConnected {
-                try onDialed(connection)
+                onDialed(connection)
             } else {
                 onReady(connection, ready)
             }
         }
     }
 
-    private mutating func onDialed(_ connection: Connection) throws(SystemError) {
+    private mutating func onDialed(_ connection: Connection) {
         if let error = Sockets.connectError(connection.fd, "") {
+            guard connection.tryNext() else {
+                drop(connection, Self.reason(error))
+                return
+            }
             do {
-                if try connection.tryNext() {
-                    try poller.add(connection.fd, read: false, write: true)
-                } else {
-                    drop(connection, Self.reason(error))
-                }
+                try poller.add(connection.fd, read: false, write: true)
             } catch {
                 drop(connection, Self.reason(error))
             }

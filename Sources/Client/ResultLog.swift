@@ -53,7 +53,7 @@ package struct ResultLog: ~Copyable {
         let isRegular = Files.isRegular(file.raw)
         var scanner = LogScanner()
         if isRegular {
-            guard Files.lock(file.raw) else {
+            guard try Files.lock(file.raw, path: path) else {
                 throw Refusal(text: "\(path) is in use by another client")
             }
             try scan(file.raw, path, &scanner)

@@ -46,7 +46,7 @@ package struct RoomLoop: ~Copyable {
             if let ending { return ending }
             input?.watch(links.poller, isAsking: session.isAsking)
             let readyCount = links.wait(milliseconds: timeout())
-            for index in 0..<readyCount { try onReady(links.poller.ready(at: index)) }
+            for index in 0..<readyCount { onReady(links.poller.ready(at: index)) }
             stepTime()
             stepEvents()
         }
@@ -68,13 +68,13 @@ package struct RoomLoop: ~Copyable {
 
     // MARK: In
 
-    private mutating func onReady(_ ready: Poller.Ready) throws(SystemError) {
+    private mutating func onReady(_ ready: Poller.Ready) {
         if ready.fd == signals.fd.raw {
             while signals.next() != nil { session.step(.leave, into: &outbox) }
         } else if input != nil, TypedLines.isInput(ready.fd) {
             input?.read()
         } else {
-            try links.onReady(ready)
+            links.onReady(ready)
         }
     }
 

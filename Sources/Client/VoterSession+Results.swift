@@ -18,6 +18,8 @@ extension VoterSession {
     private static let gapMillisecondsMax: UInt64 = 20
     /// How long the results that follow a JOIN by themselves may take.
     static let catchUpMilliseconds: UInt64 = 500
+    /// How often one who is told no results asks for them.
+    static let abstainingMilliseconds: UInt64 = 1_000
     private static let againMillisecondsMax: UInt64 = 16_000
     private static let retryLogMilliseconds: UInt64 = 1_000
 
@@ -25,6 +27,7 @@ extension VoterSession {
 
     mutating func accept(_ result: PollResult, into outbox: inout VoterOutbox) {
         guard result.id >= nextResult else { return }
+        dropBallot(of: result.id, into: &outbox)
         if settings.votesMax > 0, result.id > settings.votesMax { return }
         guard result.id == nextResult, unwritten.count < Self.keptMax else {
             keep(result)
@@ -34,12 +37,28 @@ extension VoterSession {
         if early.count == Self.keptMax { askResults(in: 0) }
         take(result, into: &outbox)
         var ready = 0
-        while ready < early.count, early[ready].id == nextResult, unwritten.count < Self.keptMax {
-            take(early[ready], into: &outbox)
+        while ready < early.count, early[ready].id <= nextResult {
+            // One that was kept for want of room may have come again since, and been taken.
+            if early[ready].id == nextResult {
+                guard unwritten.count < Self.keptMax else { break }
+                take(early[ready], into: &outbox)
+            }
             ready += 1
         }
         early.removeFirst(ready)
         askAgainMilliseconds = 1_000
+    }
+
+    /// The vote has closed, though its result may have to wait for those before it: as long as one
+    /// vote is open, which may be for ever, the ballots of all later ones would pile up.
+    private mutating func dropBallot(of vote: UInt64, into outbox: inout VoterOutbox) {
+        guard let place = ballots.firstIndex(where: { $0.vote >= vote }),
+            ballots[place].vote == vote
+        else { return }
+        ballots.remove(at: place)
+        guard promptedVote == vote else { return }
+        breakPrompt(into: &outbox)
+        outbox.show.append("Vote \(vote) has closed.\n")
     }
 
     private mutating func keep(_ result: PollResult) {
@@ -57,15 +76,6 @@ extension VoterSession {
     private mutating func take(_ result: PollResult, into outbox: inout VoterOutbox) {
         accepted.append(result)
         unwritten.append(result)
-        if promptedVote == result.id {
-            breakPrompt(into: &outbox)
-            outbox.show.append("Vote \(result.id) has closed.\n")
-        }
-        if let place = ballots.firstIndex(where: { $0.vote >= result.id }),
-            ballots[place].vote == result.id
-        {
-            ballots.remove(at: place)
-        }
         guard settings.showsResults else { return }
         breakPrompt(into: &outbox)
         outbox.show.append(result.summary + "\n")
@@ -122,6 +132,8 @@ extension VoterSession {
         links[index].retries = 0
         if items.count >= VoterCommand.resultsMax, nextResult > before {
             askResults(in: 0)
+        } else if isAbstaining {
+            askResults(in: Self.abstainingMilliseconds)
         } else if !early.isEmpty {
             // Votes close in any order: what is missing may be open for days, and is pushed then.
             askResults(in: askAgainMilliseconds)

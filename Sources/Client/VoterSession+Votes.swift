@@ -26,12 +26,37 @@ extension VoterSession {
         switch verification {
         case .needed(let service): verify(index, from: service.nextID, into: &outbox)
         case .done:
+            guard !isAbstaining else {
+                abstain(index, into: &outbox)
+                return
+            }
             guard links[index].joining == .none else { return }
             links[index].joining = .asked
+            links[index].isOnRoll = true
             // Ballots without an OK go out right behind it; the replica need not be waited for.
             mayOweBallots = true
             send(.join(name: settings.name, from: nextResult), on: index, into: &outbox)
         }
+    }
+
+    /// Nobody is left who could decide, and what was decided is counted.
+    var isAbstaining: Bool {
+        settings.policy == .ask && hasInputEnded
+            && !ballots.contains { $0.choice != nil && !$0.isSettled }
+    }
+
+    /// Leaves the roll, as a vote without a deadline would wait for this voter for ever, and goes on
+    /// as one who is told no results: it asks for them.
+    private mutating func abstain(_ index: Int, into outbox: inout VoterOutbox) {
+        guard links[index].joining != .asked else { return }
+        if links[index].joining == .none {
+            onServed(index, "results come from", into: &outbox)
+            askResults(in: 0)
+        }
+        guard links[index].isOnRoll else { return }
+        links[index].isOnRoll = false
+        send(.leave, on: index, into: &outbox)
+        askResults(in: Self.abstainingMilliseconds)
     }
 
     mutating func onJoinReply(_ index: Int, _ value: RESPValue, into outbox: inout VoterOutbox) {
@@ -98,12 +123,22 @@ extension VoterSession {
             askedAgain(place, on: index)
             return
         }
-        guard ballots.count < Self.keptMax else {
+        guard ballots.count < Self.keptMax || forgetSettled() else {
             outbox.notices.append(.trouble("vote \(vote): too many open votes; not voted"))
             return
         }
-        ballots.insert(Ballot(vote: vote, question: Self.printable(question)), at: place)
-        decide(place, into: &outbox)
+        let ballot = Ballot(vote: vote, question: Self.printable(question))
+        let end = ballots.firstIndex { $0.vote >= vote } ?? ballots.count
+        ballots.insert(ballot, at: end)
+        decide(end, into: &outbox)
+    }
+
+    /// Makes room for a ballot. The oldest that is settled most likely is of a vote that has closed
+    /// while nobody could tell; should it be asked for all the same, it is decided anew.
+    private mutating func forgetSettled() -> Bool {
+        guard let place = ballots.firstIndex(where: \.isSettled) else { return false }
+        ballots.remove(at: place)
+        return true
     }
 
     /// The primary asks for a ballot that is decided: it has not counted it. Unless the ballot is

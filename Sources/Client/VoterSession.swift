@@ -97,7 +97,8 @@ package struct VoterSession: Equatable, Sendable {
     var lastFailure = ""
 
     // Votes.
-    /// Ascending by vote, at most `keptMax`.
+    /// Of votes whose result is not known here; ascending by vote, at most `keptMax`, which is as
+    /// many as may be open.
     var ballots: [Ballot] = []
     /// Whether some ballot may have to go out on some connection.
     var mayOweBallots = false

@@ -38,7 +38,8 @@ package struct Inspection: Sendable {
             var op = OpNumber(1)
             let isLast = number == survey.segmentNumbers.last
             do throws(Flaw) {
-                let value = chain?.number == number - 1 ? chain?.value : nil
+                // Not `number - 1`: a file may have any number, 0 too.
+                let value = chain.flatMap { $0.number + 1 == number ? $0.value : nil }
                 chain = nil
                 let end = try Self.read(
                     bytes, identity, continuing: value, isLast: isLast, &report, &op, visit)

@@ -14,14 +14,26 @@ extension Files {
         return FileDescriptor(owning: raw)
     }
 
-    /// Writes `bytes` from `start` on at `offset` of the file and gives how many were taken, which
-    /// may be fewer.
+    /// Makes an empty file; fails if anything has this name.
+    package static func createNew(_ path: String) throws(SystemError) -> FileDescriptor {
+        let raw = uninterrupted {
+            clinux_open(path, O_RDWR | O_CLOEXEC | O_CREAT | O_EXCL, 0o644)
+        }
+        guard raw >= 0 else { throw SystemError("open", path) }
+        return FileDescriptor(owning: raw)
+    }
+
+    /// Writes `bytes` from `start` on, `bytesMax` of them at most, at `offset` of the file and gives
+    /// how many were taken, which may be fewer.
     package static func write(
-        _ fd: CInt, _ bytes: [UInt8], from start: Int, at offset: Int, path: String
+        _ fd: CInt, _ bytes: [UInt8], from start: Int, bytesMax: Int = .max, at offset: Int,
+        path: String
     ) throws(SystemError) -> Int {
         let count = bytes.withUnsafeBytes { buffer in
             uninterrupted {
-                pwrite(fd, buffer.baseAddress.map { $0 + start }, buffer.count - start, offset)
+                pwrite(
+                    fd, buffer.baseAddress.map { $0 + start },
+                    min(buffer.count - start, bytesMax), offset)
             }
         }
         guard count >= 0 else { throw SystemError("pwrite", path) }

@@ -67,8 +67,10 @@ package enum Files {
     }
 
     /// Takes the lock of an open file for as long as it is open; false when another has it.
-    package static func lock(_ fd: CInt) -> Bool {
-        flock(fd, LOCK_EX | LOCK_NB) == 0
+    package static func lock(_ fd: CInt, path: String) throws(SystemError) -> Bool {
+        if uninterrupted({ flock(fd, LOCK_EX | LOCK_NB) }) == 0 { return true }
+        guard errno == EWOULDBLOCK else { throw SystemError("flock", path) }
+        return false
     }
 }
 
@@ -99,9 +101,14 @@ package enum Terminal {
         _ = try? IO.writeAll(2, Array((text + "\n").utf8))
     }
 
-    /// Writes text to standard output.
+    /// Writes text to standard output, where a reader that has gone away is not our trouble either.
     package static func print(_ text: String) {
-        _ = try? IO.writeAll(1, Array((text + "\n").utf8))
+        _ = try? write(text)
+    }
+
+    /// Writes text to standard output, all of it.
+    package static func write(_ text: String) throws(SystemError) {
+        try IO.writeAll(1, Array((text + "\n").utf8), subject: "standard output")
     }
 
     /// Ends the process.

@@ -30,7 +30,7 @@ private let syntax = CommandLineSyntax(
         Flag(
             "--seed",
             value: "N",
-            default: "by chance",
+            default: "made from NAME",
             "for --vote random: the same N gives the same ballots again"
         ),
         Flag(
@@ -129,7 +129,7 @@ private func run() throws(UsageError) {
     let arguments: ParsedArguments
     switch try syntax.parse(Array(CommandLine.arguments.dropFirst())) {
     case .show(let text):
-        Terminal.print(text)
+        do { try Terminal.write(text) } catch { fail(.io, "\(error)") }
         return
     case .run(let parsed): arguments = parsed
     }
@@ -158,6 +158,8 @@ private func run() throws(UsageError) {
 }
 
 Terminal.openStandardDescriptors()
+// A log that may not grow is one that cannot be written for now; voting goes on.
+Signals.ignoreFileSizeLimit()
 do {
     try run()
 } catch {

@@ -20,6 +20,7 @@ struct BackupCommand {
     private static let pauseNanoseconds: UInt64 = 50_000_000
     /// No replica takes more than 1 GiB of state from another; the checksums come on top.
     private static let bytesMax = (1 << 30) + (1 << 20)
+    private static let writeBytesMax = 4 << 20
 
     func run() throws(Failure) {
         try checkPlace()
@@ -33,12 +34,8 @@ struct BackupCommand {
                     + "written, run the command again", .io)
         }
         try checkPlace()
-        do throws(SystemError) {
-            try LinuxDisk().publish(folder, name, bytes)
-        } catch {
-            throw Failure(error)
-        }
-        CopyReport(path: path, header: copy.header).print(asJSON: asJSON)
+        try write(bytes)
+        try Output.report(CopyReport(path: path, header: copy.header).text(asJSON: asJSON))
     }
 
     // MARK: The file
@@ -72,6 +69,45 @@ struct BackupCommand {
         }
         guard Files.exists(path), !overwrites else { return }
         throw Failure("\(path) exists; give another name, or --force to overwrite it", .io)
+    }
+
+    /// Puts the bytes under the file's name when they are on the disk, and leaves nothing otherwise.
+    private func write(_ bytes: [UInt8]) throws(Failure) {
+        let interrupts = try Interrupts("nothing was written")
+        // A name of nobody's, as there is no --force for what else stands beside the copy.
+        let token = String(Entropy.next() & 0xffff_ffff, radix: 16)
+        let beside = "\(folder)/\(name).\(token).new"
+        let file = try io { () throws(SystemError) in try Files.createNew(beside) }
+        do throws(Failure) {
+            try write(bytes, to: file.raw, beside, interrupts)
+        } catch {
+            // The first failure is the one to tell of.
+            do { try Files.remove(beside) } catch {}
+            throw error
+        }
+    }
+
+    private func write(
+        _ bytes: [UInt8], to file: CInt, _ beside: String, _ interrupts: Interrupts
+    ) throws(Failure) {
+        var start = 0
+        while start < bytes.count {
+            try interrupts.check()
+            start += try io { () throws(SystemError) in
+                let count = try Files.write(
+                    file, bytes, from: start, bytesMax: Self.writeBytesMax, at: start,
+                    path: beside)
+                // A write that takes nothing and names no reason would be tried for ever.
+                if count == 0 { throw SystemError("pwrite", beside, code: SystemError.noSpace) }
+                return count
+            }
+        }
+        try io { () throws(SystemError) in try Files.syncData(file, path: beside) }
+        try interrupts.check()
+        try io { () throws(SystemError) in
+            try Files.rename(beside, to: path)
+            try Files.syncFolder(folder)
+        }
     }
 
     // MARK: The copy
@@ -167,7 +203,7 @@ struct CopyReport {
     let path: String
     let header: CheckpointHeader
 
-    func print(asJSON: Bool) {
+    func text(asJSON: Bool) -> String {
         let service = header.identity.service
         guard asJSON else {
             let kind =
@@ -175,15 +211,14 @@ struct CopyReport {
                 case .copied: "copy of service \(service)"
                 case .taken, .received: "checkpoint of service \(service)"
                 }
-            Terminal.print(
-                "\(path): \(kind), op \(header.op), view \(header.view), \(header.fileBytes) bytes")
             return
+                "\(path): \(kind), op \(header.op), view \(header.view), \(header.fileBytes) bytes"
         }
         let fields: [(key: String, value: JSON)] = [
             ("file", .string(path)), ("service", .string(service.description)),
             ("op", .integer(Int(header.op.rawValue))),
             ("view", .integer(Int(header.view.rawValue))), ("bytes", .integer(header.fileBytes)),
         ]
-        Terminal.print(JSON.object(fields).text)
+        return JSON.object(fields).text
     }
 }

@@ -23,31 +23,31 @@ struct Bench {
     let isJSON: Bool
 
     func run() throws(Failure) {
-        try withPair { (report: ServerReport) throws(Failure) in
-            let generator = try Generator(load, report)
+        try withPair { (report: ServerReport, interrupts: Interrupts?) throws(Failure) in
+            let generator = try Generator(load, report, interrupts)
             try generator.join()
             try generator.run()
-            show(generator, report)
+            try show(generator, report)
         }
     }
 
     /// Memory and processor time while joined clients do nothing.
     func runIdle() throws(Failure) {
-        try withPair { (report: ServerReport) throws(Failure) in
-            let generator = try Generator(load, report)
+        try withPair { (report: ServerReport, interrupts: Interrupts?) throws(Failure) in
+            let generator = try Generator(load, report, interrupts)
             try generator.join()
-            Clock.sleep(nanoseconds: 1_000_000_000)
+            try Self.sleep(seconds: 1, interrupts)
             let pids = [report.pid] + (report.backup.map { [$0.pid] } ?? [])
-            let before = pids.map { ProcessTree.processorTicks($0) ?? 0 }
-            Clock.sleep(nanoseconds: load.seconds * 1_000_000_000)
-            let after = pids.map { ProcessTree.processorTicks($0) ?? 0 }
+            let before = try Self.ticks(pids)
+            try Self.sleep(seconds: load.seconds, interrupts)
+            let after = try Self.ticks(pids)
             let percent = zip(before, after).map { before, after in
                 // A tick is 10 ms.
-                Double(after - before) / Double(load.seconds)
+                (Double(after) - Double(before)) / Double(load.seconds)
             }
             let memory = pids.map { Double(Processes.residentKilobytes($0)) / 1_024 }
             if isJSON {
-                Terminal.print(
+                try Output.print(
                     JSON.object([
                         ("clients", .integer(load.voters)),
                         ("rss_mib", .array(memory.map { .number($0, digits: 1) })),
@@ -55,29 +55,52 @@ struct Bench {
                     ]).text)
                 return
             }
-            Terminal.print("\(load.voters) idle clients, over \(load.seconds) s:")
+            try Output.print("\(load.voters) idle clients, over \(load.seconds) s:")
             for (index, role) in ["primary", "backup"].prefix(pids.count).enumerated() {
                 let resident = Text.fixed(memory[index], 1)
                 let share = Text.fixed(percent[index], 2)
-                Terminal.print("  \(role): \(resident) MiB resident, \(share) % of a core")
+                try Output.print("  \(role): \(resident) MiB resident, \(share) % of a core")
             }
         }
     }
 
-    private func withPair(_ body: (ServerReport) throws(Failure) -> Void) throws(Failure) {
+    private static func ticks(_ pids: [Int32]) throws(Failure) -> [UInt64] {
+        var list: [UInt64] = []
+        for pid in pids {
+            guard let ticks = ProcessTree.processorTicks(pid) else {
+                throw Failure("the server with pid \(pid) is not on this machine, or has ended")
+            }
+            list.append(ticks)
+        }
+        return list
+    }
+
+    private static func sleep(seconds: UInt64, _ interrupts: Interrupts?) throws(Failure) {
+        let deadline = Deadline(milliseconds: seconds * 1_000)
+        while !deadline.hasPassed {
+            let milliseconds = min(100, deadline.remainingMilliseconds)
+            Clock.sleep(nanoseconds: milliseconds * 1_000_000)
+            try interrupts?.check()
+        }
+    }
+
+    /// With given servers an interruption ends this process as it would any, and nothing is left.
+    private func withPair(_ body: (ServerReport, Interrupts?) throws(Failure) -> Void)
+        throws(Failure)
+    {
         if let servers {
             let overview = Overview(servers: servers, milliseconds: 2_000)
             guard let primary = overview.primary else { throw Failure(overview.complaint) }
-            try body(primary)
+            try body(primary, nil)
             return
         }
-        let household = try Household(purpose: "bench")
-        defer { household.endAll() }
-        let pair = try LocalPair(household)
-        try body(try pair.startBoth(["--quiet"]))
+        try Household.measure(purpose: "bench") { (household) throws(Failure) in
+            let pair = try LocalPair(household)
+            try body(try pair.startBoth(["--quiet"]), household.interrupts)
+        }
     }
 
-    private func show(_ generator: Generator, _ report: ServerReport) {
+    private func show(_ generator: Generator, _ report: ServerReport) throws(Failure) {
         let rate = generator.ballotsPerSecond
         func resident(_ pid: Int32?) -> Double {
             pid.map { Double(Processes.residentKilobytes($0)) / 1_024 } ?? 0
@@ -85,14 +108,14 @@ struct Bench {
         let memory = (resident(report.pid), resident(report.backup?.pid))
         guard isJSON else {
             let mode = load.isSingle ? "to the primary alone" : "to both servers"
-            Terminal.print("\(load.voters) voters, \(load.pipeline) in flight each, \(mode)")
-            Terminal.print(
+            try Output.print("\(load.voters) voters, \(load.pipeline) in flight each, \(mode)")
+            try Output.print(
                 "  \(Text.grouped(UInt64(rate))) ballots/s "
                     + "(\(generator.ballots) in \(Text.fixed(generator.seconds, 2)) s, "
                     + "\(generator.results) votes)")
-            Terminal.print("  ballot to OK:   \(generator.ballotTimes.text)")
-            Terminal.print("  vote to result: \(generator.resultTimes.text)")
-            Terminal.print(
+            try Output.print("  ballot to OK:   \(generator.ballotTimes.text)")
+            try Output.print("  vote to result: \(generator.resultTimes.text)")
+            try Output.print(
                 "  resident: primary \(Text.fixed(memory.0, 1)) MiB, backup "
                     + "\(Text.fixed(memory.1, 1)) MiB")
             return
@@ -100,7 +123,7 @@ struct Bench {
         let memoryJSON = JSON.object([
             ("primary", .number(memory.0, digits: 1)), ("backup", .number(memory.1, digits: 1)),
         ])
-        Terminal.print(generator.figures([("rss_mib", memoryJSON)]).text)
+        try Output.print(generator.figures([("rss_mib", memoryJSON)]).text)
     }
 }
 
@@ -110,8 +133,10 @@ struct FailoverBench {
     let isJSON: Bool
 
     func run() throws(Failure) {
-        let household = try Household(purpose: "failover")
-        defer { household.endAll() }
+        try Household.measure(purpose: "failover", run)
+    }
+
+    private func run(_ household: Household) throws(Failure) {
         let pair = try LocalPair(household)
         _ = try pair.startBoth([
             "--heartbeat", "250ms", "--restart-delay", "0ms", "--voters", "5", "--votes",
@@ -131,7 +156,7 @@ struct FailoverBench {
             times[min(times.count - 1, Int(Double(times.count) * share))]
         }
         if isJSON {
-            Terminal.print(
+            try Output.print(
                 JSON.object([
                     ("rounds", .integer(rounds)),
                     (
@@ -145,7 +170,7 @@ struct FailoverBench {
                 ]).text)
             return
         }
-        Terminal.print(
+        try Output.print(
             "\(rounds) kills of the primary in the middle of a vote, to the result in the last of "
                 + "5 logs: median \(Text.fixed(part(0.5), 1)) ms, p90 "
                 + "\(Text.fixed(part(0.9), 1)) ms, max \(Text.fixed(times[times.count - 1], 1)) ms")

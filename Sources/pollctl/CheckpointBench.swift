@@ -21,8 +21,12 @@ struct CheckpointBench {
 
     func run() throws(Failure) {
         let path = try DataPair.blank(folder)
-        let household = try Household(purpose: "bench")
-        defer { household.endAll() }
+        try Household.measure(purpose: "bench") { (household) throws(Failure) in
+            try run(household, path)
+        }
+    }
+
+    private func run(_ household: Household, _ path: String) throws(Failure) {
         let pair = try DataPair(household, path, sync: "always")
         defer { pair.end() }
         let flood: Flood
@@ -35,6 +39,7 @@ struct CheckpointBench {
         var vote = try flood.open()
         var next = 0
         while next < known {
+            try household.checkInterrupt()
             let end = min(known, next + Self.fillCommands)
             try flood.cast(vote, Array(next..<end))
             next = end
@@ -49,6 +54,7 @@ struct CheckpointBench {
         while !zip(start, reports).allSatisfy({
             $1.number("checkpoints") > $0.number("checkpoints")
         }) {
+            try household.checkInterrupt()
             guard clock.seconds < Self.secondsMax else {
                 throw Failure(
                     "no checkpoint within \(Int(Self.secondsMax)) s; see \(pair.messages)")
@@ -78,7 +84,7 @@ struct CheckpointBench {
             }
             lastLook = Stopwatch()
         }
-        show(filling, before, during, start, reports, sizes(path))
+        try show(filling, before, during, start, reports, sizes(path))
     }
 
     /// Microseconds; what other processes and the disk take is in `time` alone.
@@ -110,9 +116,9 @@ struct CheckpointBench {
     private func show(
         _ filling: Double, _ before: [Longest], _ during: [Longest], _ start: [ServerReport],
         _ end: [ServerReport], _ sizes: [Int]
-    ) {
+    ) throws(Failure) {
         if !isJSON {
-            Terminal.print(
+            try Output.print(
                 "\(voters) voters; the first \(voters - voters / 20) ballots took "
                     + "\(Text.fixed(filling, 1)) s")
         }
@@ -132,13 +138,13 @@ struct CheckpointBench {
                     ("turns_over_10ms", .integer(over)),
                 ]))
             if isJSON { continue }
-            Terminal.print(
+            try Output.print(
                 "  \(role): a checkpoint of \(Text.grouped(UInt64(sizes[index]))) bytes in "
                     + "\(time) ms; longest turn \(during[index].text), before it "
                     + "\(before[index].text); \(over) turns over 10 ms in all")
         }
         guard isJSON else { return }
-        Terminal.print(
+        try Output.print(
             JSON.object([("voters", .integer(voters)), ("replicas", .array(replicas))]).text)
     }
 }

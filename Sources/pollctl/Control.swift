@@ -81,9 +81,11 @@ enum Control {
 
     static func main() {
         Terminal.openStandardDescriptors()
+        // A file that may not grow fails the command, which says so and tidies up.
+        Signals.ignoreFileSizeLimit()
         do {
             switch try syntax.parse(Array(CommandLine.arguments.dropFirst())) {
-            case .show(let text): Terminal.print(text)
+            case .show(let text): try Output.print(text)
             case .run(let arguments): try run(arguments)
             }
         } catch let error as UsageError {
@@ -114,8 +116,9 @@ enum Control {
         let dialogue = Dialogue(servers: servers, milliseconds: timeout) { text in
             if isVerbose { Terminal.message("pollctl: \(text)") }
         }
-        let replicas = ReplicaCommands(servers: servers, milliseconds: timeout) { text in
-            if !isQuiet { Terminal.print(text) }
+        let replicas = ReplicaCommands(servers: servers, milliseconds: timeout) {
+            (text) throws(Failure) in
+            if !isQuiet { try Output.report(text) }
         }
         var votes = VoteCommands(dialogue: dialogue)
         switch command {

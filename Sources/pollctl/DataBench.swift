@@ -48,9 +48,14 @@ struct DataBench {
 
     func run() throws(Failure) {
         let path = try DataPair.blank(folder)
+        try Household.measure(purpose: "bench") { (household) throws(Failure) in
+            try run(household, path)
+        }
+    }
+
+    private func run(_ household: Household, _ path: String) throws(Failure) {
         let probe = try probe(path)
-        let household = try Household(purpose: "bench")
-        defer { household.endAll() }
+        try household.checkInterrupt()
         var (memory, data): ([Run], [Run]) = ([], [])
         for round in 1...Self.rounds {
             memory.append(try measure(household, nil))
@@ -65,7 +70,7 @@ struct DataBench {
         func byRate(_ runs: [Run]) -> [Run] {
             runs.sorted { $0.generator.ballotsPerSecond < $1.generator.ballotsPerSecond }
         }
-        show(byRate(memory), byRate(data), probe)
+        try show(byRate(memory), byRate(data), probe)
     }
 
     /// Median microseconds of a write of 4 KiB and an fdatasync in a file that was reserved before.
@@ -99,7 +104,7 @@ struct DataBench {
     private func measure(_ household: Household, _ path: String?) throws(Failure) -> Run {
         let pair = try DataPair(household, path, sync: sync)
         defer { pair.end() }
-        let generator = try Generator(load, pair.primary)
+        let generator = try Generator(load, pair.primary, household.interrupts)
         try generator.join()
         let before = try pair.reports()
         try generator.run()
@@ -114,26 +119,26 @@ struct DataBench {
 
     // MARK: What it came to
 
-    private func show(_ memory: [Run], _ data: [Run], _ probe: Double) {
+    private func show(_ memory: [Run], _ data: [Run], _ probe: Double) throws(Failure) {
         let rates = [memory, data].map { $0.map(\.generator.ballotsPerSecond) }
         let middle = Self.rounds / 2
         let run = data[middle]
         let ratio = rates[1][middle] / rates[0][middle]
         guard isJSON else {
             let mode = load.isSingle ? "to the primary alone" : "to both servers"
-            Terminal.print(
+            try Output.print(
                 "\(load.voters) voters, \(load.pipeline) in flight each, \(mode); medians of "
                     + "\(Self.rounds) runs each")
             for (name, rates) in [("in memory", rates[0]), ("with journals", rates[1])] {
                 let words = rates.map { Text.grouped(UInt64($0)) }
-                Terminal.print(
+                try Output.print(
                     "  \(name): \(words[middle]) ballots/s (\(words[0]) to "
                         + "\(words[words.count - 1]))")
             }
-            Terminal.print("  ratio: \(Text.fixed(ratio * 100, 0)) %, --sync \(sync)")
-            Terminal.print("  ballot to OK:   \(run.generator.ballotTimes.text)")
-            Terminal.print("  vote to result: \(run.generator.resultTimes.text)")
-            Terminal.print(
+            try Output.print("  ratio: \(Text.fixed(ratio * 100, 0)) %, --sync \(sync)")
+            try Output.print("  ballot to OK:   \(run.generator.ballotTimes.text)")
+            try Output.print("  vote to result: \(run.generator.resultTimes.text)")
+            try Output.print(
                 "  fdatasync of 4 KiB in \(folder): median \(Text.fixed(probe / 1_000, 3)) ms, "
                     + "with nothing else going on")
             for (role, work) in zip(DataPair.roles, run.work) {
@@ -141,7 +146,7 @@ struct DataBench {
                     work.syncs > 0
                     ? ", \(Text.fixed(work.microsecondsPerSync / 1_000, 3)) ms each with the write"
                     : ""
-                Terminal.print(
+                try Output.print(
                     "  \(role): \(work.turns) turns, \(work.syncs) syncs "
                         + "(\(Text.fixed(work.syncsPerTurn, 2)) a turn, at most "
                         + "\(work.syncsOfATurnMax))\(time), \(work.writes) writes, "
@@ -164,7 +169,7 @@ struct DataBench {
             ])
         }
         let resident = zip(DataPair.roles, run.memory).map { ($0, JSON.number($1, digits: 1)) }
-        Terminal.print(
+        try Output.print(
             run.generator.figures([
                 ("rss_mib", .object(resident)),
                 ("sync", .string(sync)),

@@ -150,6 +150,7 @@ struct Demo {
         narrator.line("logs: " + voters.all.map(\.log).joined(separator: " "))
         let seconds = Text.fixed(narrator.seconds, 1)
         narrator.line("ok: nothing lost, nothing twice, nothing different (\(seconds) s)", .good)
+        try narrator.checkSaid()
     }
 
     /// Goes on showing votes until `isDone`.

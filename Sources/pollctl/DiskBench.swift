@@ -19,9 +19,10 @@ struct DiskBench {
 
     func run() throws(Failure) {
         let work = "\(folder)/bench-\(Entropy.next())"
+        let interrupts = try Interrupts("what was written is removed")
         defer { remove(work) }
         do {
-            try run(in: work)
+            try run(in: work, interrupts)
         } catch let failure as Failure {
             throw failure
         } catch let error as SystemError {
@@ -31,14 +32,15 @@ struct DiskBench {
         }
     }
 
-    private func run(in work: String) throws {
-        let single = try append(work + "-1", bytesPerTurn: 1)
-        let batched = try append(work + "-2", bytesPerTurn: Self.bytesPerTurn)
+    private func run(in work: String, _ interrupts: Interrupts) throws {
+        let single = try append(work + "-1", bytesPerTurn: 1, interrupts)
+        let batched = try append(work + "-2", bytesPerTurn: Self.bytesPerTurn, interrupts)
         let path = work + "-3"
-        let written = try fill(path)
+        let written = try fill(path, interrupts)
         let bytes = written.counts.bytes
         let writing = written.seconds
         let (recovery, checkpoint) = try recover(path)
+        try interrupts.check()
         let rows: [(key: String, value: JSON, text: String)] = [
             ("single_per_s", .integer(Int(single.perSecond)), "appends a second, one a sync"),
             ("single_sync_us", .integer(Int(single.syncMicroseconds)), "microseconds a sync"),
@@ -65,10 +67,10 @@ struct DiskBench {
             ),
         ]
         if isJSON {
-            Terminal.print(JSON.object(rows.map { ($0.key, $0.value) }).text)
+            try Output.print(JSON.object(rows.map { ($0.key, $0.value) }).text)
         } else {
             let lines = rows.map { [$0.value.text, $0.text] }
-            for line in Text.table(lines) { Terminal.print(line) }
+            for line in Text.table(lines) { try Output.print(line) }
         }
     }
 
@@ -87,12 +89,15 @@ struct DiskBench {
                 batch: batch, after: .beginning))
     }
 
-    private func append(_ path: String, bytesPerTurn: Int) throws -> Rate {
+    private func append(_ path: String, bytesPerTurn: Int, _ interrupts: Interrupts) throws
+        -> Rate
+    {
         var store = try Store(folder: path, service: nil, id: nil)
         try store.create(Self.identity)
         let clock = Stopwatch()
         var op: UInt64 = 0
         while clock.seconds < seconds {
+            try interrupts.check()
             var bytes = 0
             while bytes < bytesPerTurn {
                 op += 1
@@ -107,7 +112,9 @@ struct DiskBench {
             syncMicroseconds: elapsed * 1_000_000 / Double(max(1, store.counts.syncs)))
     }
 
-    private func fill(_ path: String) throws -> (counts: Store.Counts, seconds: Double) {
+    private func fill(_ path: String, _ interrupts: Interrupts) throws
+        -> (counts: Store.Counts, seconds: Double)
+    {
         var options = Store.Options()
         options.durability = .never
         var store = try Store(folder: path, service: nil, id: nil, options: options)
@@ -115,7 +122,9 @@ struct DiskBench {
         let clock = Stopwatch()
         for op in 1...UInt64(entries) {
             try store.append([Self.entry(op)])
-            if op % 1_024 == 0 { try store.sync() }
+            guard op % 1_024 == 0 else { continue }
+            try store.sync()
+            try interrupts.check()
         }
         try store.sync()
         return (store.counts, clock.seconds)

@@ -26,8 +26,19 @@ struct Failure: Error {
     }
 
     /// The shell's number for "ended by this signal".
-    static func interrupted(by signal: CInt) -> Self {
-        Self(text: "interrupted; everything that was started has been ended", status: 128 + signal)
+    static func interrupted(by signal: CInt, _ text: String) -> Self {
+        Self(text: "interrupted; \(text)", status: 128 + signal)
+    }
+
+    var isInterruption: Bool { status > 128 }
+}
+
+/// What the kernel refuses is a failure of the command.
+func io<Result: ~Copyable>(_ body: () throws(SystemError) -> Result) throws(Failure) -> Result {
+    do throws(SystemError) {
+        return try body()
+    } catch {
+        throw Failure(error)
     }
 }
 

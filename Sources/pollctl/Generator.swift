@@ -33,6 +33,8 @@ final class Generator {
     }
 
     private let load: Load
+    /// nil: nothing has to be tidied up when somebody wants us to end.
+    private let interrupts: Interrupts?
     private var poller: Poller
     /// By descriptor.
     private var sockets: [Socket?] = []
@@ -57,8 +59,9 @@ final class Generator {
     private(set) var ballotTimes = Histogram()
     private(set) var resultTimes = Histogram()
 
-    init(_ load: Load, _ report: ServerReport) throws(Failure) {
+    init(_ load: Load, _ report: ServerReport, _ interrupts: Interrupts?) throws(Failure) {
         self.load = load
+        self.interrupts = interrupts
         names = (0..<load.voters).map { Array("bench-\($0)".utf8) }
         _ = Processes.raiseDescriptorLimit()
         let backup = load.isSingle ? nil : report.backup?.address
@@ -66,10 +69,10 @@ final class Generator {
             poller = try Poller(eventsPerWaitMax: 1_024)
             control = Socket(
                 fd: try Sockets.connect(
-                    host: report.askedAt.host, port: report.askedAt.port), voter: -1,
+                    host: report.reachedAt.host, port: report.reachedAt.port), voter: -1,
                 isPrimary: true)
             for voter in 0..<load.voters {
-                toPrimary.append(try Self.socket(report.askedAt, voter, isPrimary: true))
+                toPrimary.append(try Self.socket(report.reachedAt, voter, isPrimary: true))
                 if let backup { toBackup.append(try Self.socket(backup, voter, isPrimary: false)) }
             }
             for socket in toPrimary + toBackup + [control] {
@@ -172,6 +175,7 @@ final class Generator {
     // MARK: Turns
 
     private func turn() throws(Failure) {
+        try interrupts?.check()
         flush()
         let count = poller.wait(milliseconds: 100)
         now = Clock.monotonicNanoseconds()
@@ -245,7 +249,7 @@ final class Generator {
                 onLine(bytes, start, end, socket)
                 start = end
             case UInt8(ascii: ">"):
-                guard let next = onPush(bytes, start, socket) else { return start }
+                guard let next = try onPush(bytes, start, socket) else { return start }
                 start = next
             default:
                 do throws(DecodeError) {
@@ -294,7 +298,9 @@ final class Generator {
 
     /// `>4 $4 vote :id $n question :view` and `>5 $6 result :id :yes :no :view`; nil when it is
     /// not all there.
-    private func onPush(_ bytes: Span<UInt8>, _ start: Int, _ socket: Socket) -> Int? {
+    private func onPush(_ bytes: Span<UInt8>, _ start: Int, _ socket: Socket) throws(Failure)
+        -> Int?
+    {
         guard let kind = Self.lineEnd(bytes, start), let word = Self.lineEnd(bytes, kind),
             let afterWord = Self.lineEnd(bytes, word), let afterID = Self.lineEnd(bytes, afterWord)
         else { return nil }
@@ -310,14 +316,25 @@ final class Generator {
             guard let next = Self.lineEnd(bytes, end) else { return nil }
             end = next
         }
-        var vote = 0
-        var index = afterWord + 1
-        while bytes[index] != 13 {
-            vote = vote * 10 + Int(bytes[index] - 48)
-            index += 1
-        }
+        let vote = try Self.number(bytes, afterWord + 1, afterID - 2)
         if isVote { cast(vote, socket) } else { onResult(vote, socket) }
         return end
+    }
+
+    /// The digits from `start` to `end`; no more than make an `Int` for sure.
+    private static func number(_ bytes: Span<UInt8>, _ start: Int, _ end: Int) throws(Failure)
+        -> Int
+    {
+        var number = 0
+        var isNumber = start < end && end - start <= 18
+        var index = start
+        while isNumber, index < end {
+            isNumber = (48...57).contains(bytes[index])
+            if isNumber { number = number * 10 + Int(bytes[index] - 48) }
+            index += 1
+        }
+        guard isNumber else { throw Failure("a server sent nonsense: no vote's number", .software) }
+        return number
     }
 
     private func cast(_ vote: Int, _ socket: Socket) {

@@ -6,21 +6,21 @@ import Linux
 /// Ctrl-C, and leaves none of them behind, however it ends: also not those that a server has
 /// started in its turn.
 final class Household {
-    /// Where logs and the servers' messages go. It is kept.
+    /// Where logs and the servers' messages go.
     let folder: String
     private let programs: String
-    private let signals: SignalQueue
+    let interrupts: Interrupts
     private var poller: Poller
     private var exits: [(pid: Int32, exit: Processes.Exit)] = []
     /// What was below us before we started anything (the children of a shell that became us).
     private let strangers: [Int32]
 
     init(purpose: String) throws(Failure) {
+        interrupts = try Interrupts("everything that was started has been ended")
         do throws(SystemError) {
             programs = Self.folder(of: try Processes.executablePath())
-            signals = try SignalQueue([Signals.interrupt, Signals.terminate, Signals.hangUp])
             poller = try Poller(eventsPerWaitMax: 4)
-            try poller.add(signals.fd.raw)
+            try poller.add(interrupts.fd)
             let base = Terminal.environment("TMPDIR") ?? "/tmp"
             let token = String(Entropy.next() & 0xffff_ffff, radix: 16)
             folder = "\(base)/pollsrv-\(purpose)-\(token)"
@@ -28,6 +28,32 @@ final class Household {
         } catch { throw Failure(error) }
         strangers = ProcessTree.descendants()
         ProcessTree.adoptOrphans()
+    }
+
+    /// Carries out a measurement with processes of its own. What they had to say is of use only when
+    /// it has failed.
+    static func measure(purpose: String, _ body: (Household) throws(Failure) -> Void)
+        throws(Failure)
+    {
+        let household = try Household(purpose: purpose)
+        do throws(Failure) {
+            try body(household)
+        } catch {
+            household.endAll()
+            guard !error.isInterruption else {
+                household.removeFolder()
+                throw error
+            }
+            throw Failure("\(error.text)\nmessages: \(household.folder)", like: error)
+        }
+        household.endAll()
+        household.removeFolder()
+    }
+
+    private func removeFolder() {
+        guard let names = try? Files.list(folder) else { return }
+        for name in names { try? Files.remove("\(folder)/\(name)") }
+        try? Files.removeFolder(folder)
     }
 
     /// A program of ours, which stands beside this one.
@@ -67,9 +93,7 @@ final class Household {
     }
 
     /// Throws when somebody wants us to end.
-    func checkInterrupt() throws(Failure) {
-        if let signal = signals.next() { throw .interrupted(by: signal) }
-    }
+    func checkInterrupt() throws(Failure) { try interrupts.check() }
 
     /// Waits until `isDone`, looking every few milliseconds; `what` names it when it does not come.
     func wait(

@@ -1,7 +1,7 @@
 import Linux
 
 /// Tells a person what happens, a line at a time, with the seconds since the beginning.
-struct Narrator {
+final class Narrator {
     enum Colour: String {
         case plain = ""
         case good = "32"
@@ -12,6 +12,8 @@ struct Narrator {
     private let watch = Stopwatch()
     private let hasColour = Terminal.hasColour(1)
     private let isQuiet: Bool
+    /// The first line that could not be written; nothing is said after it.
+    private var failure: Failure?
 
     private static let labelWidth = 10
 
@@ -24,13 +26,28 @@ struct Narrator {
         guard !isQuiet else { return }
         let time = Text.rightPadded(Text.fixed(watch.seconds, 2), 6)
         let padded = painted(Text.padded(label, Self.labelWidth), colour)
-        Terminal.print("\(time) s  \(padded)\(text)")
+        print("\(time) s  \(padded)\(text)")
+    }
+
+    /// Throws when not all could be said. To be asked at the end: what is told of goes on without a
+    /// listener, and has to be ended in order.
+    func checkSaid() throws(Failure) {
+        if let failure { throw failure }
     }
 
     /// A line of its own, without a time.
     func line(_ text: String = "", _ colour: Colour = .plain) {
         guard !isQuiet else { return }
-        Terminal.print(painted(text, colour))
+        print(painted(text, colour))
+    }
+
+    private func print(_ text: String) {
+        guard failure == nil else { return }
+        do throws(Failure) {
+            try Output.print(text)
+        } catch {
+            failure = error
+        }
     }
 
     private func painted(_ text: String, _ colour: Colour) -> String {

@@ -12,8 +12,10 @@ struct RelayBench {
     private static let relays = 3
 
     func run() throws(Failure) {
-        let household = try Household(purpose: "relay")
-        defer { household.endAll() }
+        try Household.measure(purpose: "relay", run)
+    }
+
+    private func run(_ household: Household) throws(Failure) {
         let pair = try LocalPair(household)
         _ = try pair.startBoth(["--quiet", "--test-hooks"])
         for number in 1...Self.relays {
@@ -27,7 +29,7 @@ struct RelayBench {
         let replicas = ReplicaCommands(servers: pair.addresses, milliseconds: 2_000) { _ in }
         try replicas.link("cut")
         let relay = try measure(household, pair, over: "relay")
-        show(direct, relay)
+        try show(direct, relay)
     }
 
     private func measure(_ household: Household, _ pair: LocalPair, over path: String)
@@ -39,7 +41,7 @@ struct RelayBench {
             return found?.string("path") == path && found?.number("witnesses") == Self.relays
         }
         guard let found else { throw Failure("no primary", .software) }
-        let generator = try Generator(load, found)
+        let generator = try Generator(load, found, household.interrupts)
         try generator.join()
         try generator.run()
         let after = pair.primary()
@@ -50,11 +52,11 @@ struct RelayBench {
         return generator
     }
 
-    private func show(_ direct: Generator, _ relay: Generator) {
+    private func show(_ direct: Generator, _ relay: Generator) throws(Failure) {
         let ratio = relay.ballotsPerSecond / direct.ballotsPerSecond
         let times = [direct, relay].map { $0.ballotTimes.microseconds(part: 0.5) }
         if isJSON {
-            Terminal.print(
+            try Output.print(
                 JSON.object([
                     ("direct", direct.figures()), ("relay", relay.figures()),
                     ("throughput_ratio", .number(ratio, digits: 3)),
@@ -62,14 +64,14 @@ struct RelayBench {
                 ]).text)
             return
         }
-        Terminal.print("\(load.voters) voters, \(load.pipeline) in flight each")
+        try Output.print("\(load.voters) voters, \(load.pipeline) in flight each")
         for (name, generator) in [("direct link", direct), ("over a relay", relay)] {
             let rate = Text.grouped(UInt64(generator.ballotsPerSecond))
-            Terminal.print("  \(name): \(rate) ballots/s")
-            Terminal.print("    ballot to OK:   \(generator.ballotTimes.text)")
-            Terminal.print("    vote to result: \(generator.resultTimes.text)")
+            try Output.print("  \(name): \(rate) ballots/s")
+            try Output.print("    ballot to OK:   \(generator.ballotTimes.text)")
+            try Output.print("    vote to result: \(generator.resultTimes.text)")
         }
-        Terminal.print(
+        try Output.print(
             "  over a relay, \(Text.fixed(ratio * 100, 0)) % of the ballots; the median ballot takes "
                 + "\(Text.fixed(times[1] / max(1, times[0]), 1)) times as long")
     }

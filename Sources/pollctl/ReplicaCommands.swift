@@ -9,7 +9,7 @@ struct ReplicaCommands {
     let servers: [Address]
     let milliseconds: UInt64
     /// Says what happens, unless --quiet.
-    let say: (String) -> Void
+    let say: (String) throws(Failure) -> Void
 
     private static let askMilliseconds: UInt64 = 1_000
     private static let settleMillisecondsMax: UInt64 = 10_000
@@ -33,7 +33,7 @@ struct ReplicaCommands {
             let report = try? ServerReport.of(backup.address, milliseconds: 200)
             if let report, report.isPrimary, report.view > before.view {
                 let taken = Text.fixed(watch.milliseconds, 0)
-                say("\(backup.address) is primary now (view \(report.view)), after \(taken) ms")
+                try say("\(backup.address) is primary now (view \(report.view)), after \(taken) ms")
                 return
             }
             guard !deadline.hasPassed else {
@@ -66,20 +66,23 @@ struct ReplicaCommands {
             Clock.sleep(nanoseconds: 5_000_000)
         }
         let list = seats.map { "\($0.address)" }.joined(separator: " and ")
-        say("stopped \(list) in \(Text.fixed(watch.milliseconds, 0)) ms")
+        try say("stopped \(list) in \(Text.fixed(watch.milliseconds, 0)) ms")
     }
 
     /// Cuts or heals the link between the replicas. Each is told, since none can tell the other.
     func link(_ action: String) throws(Failure) {
         let overview = Overview(servers: servers, milliseconds: min(milliseconds, 2_000))
         guard !overview.reports.isEmpty else { throw Failure(overview.complaint) }
+        let state = action == "cut" ? "cut" : "healed"
         for report in overview.reports {
             try command(["LINK", action.uppercased()], at: report.askedAt)
-            say("\(report.askedAt) (\(report.mode)): link \(action == "cut" ? "cut" : "healed")")
         }
+        // Not before: output that fails must leave nobody untold.
         for (address, answer) in overview.answers {
-            guard case .failure(let failure) = answer else { continue }
-            say("\(address): not told: \(failure)")
+            switch answer {
+            case .report(let report): try say("\(address) (\(report.mode)): link \(state)")
+            case .failure(let failure): try say("\(address): not told: \(failure)")
+            }
         }
     }
 
@@ -120,7 +123,7 @@ struct ReplicaCommands {
         while true {
             let report = try? ServerReport.of(backup.askedAt, milliseconds: 200)
             if let report, report.isLeading, report.view > backup.view {
-                say("\(backup.askedAt) is primary now (view \(report.view))")
+                try say("\(backup.askedAt) is primary now (view \(report.view))")
                 return
             }
             guard !deadline.hasPassed else {
@@ -165,7 +168,9 @@ struct ReplicaCommands {
         var seats: [Seat] = []
         for report in overview.reports {
             let named = [report.own, report.primary, report.backup].compactMap { $0 }
-            for seat in named where !seats.contains(where: { $0.pid == seat.pid }) {
+            // Two machines may give two servers the same process number.
+            for seat in named
+            where !seats.contains(where: { $0.pid == seat.pid && $0.address == seat.address }) {
                 seats.append(seat)
             }
         }

@@ -184,5 +184,6 @@ struct RoomDemo {
         let seconds = Text.fixed(narrator.seconds, 1)
         narrator.line(
             "ok: nothing confirmed was lost, nothing reserved twice (\(seconds) s)", .good)
+        try narrator.checkSaid()
     }
 }

@@ -13,11 +13,14 @@ struct Seat: Equatable {
 struct ServerReport {
     /// Where it was asked, which need not be what it calls itself.
     let askedAt: Address
+    /// The same in digits: of a name that has several addresses, the one that answers.
+    let reachedAt: Address
     /// The lines `key:value` as they came; looked up, never gone through.
     private let fields: [String: String]
 
-    init(askedAt: Address, text: String) {
+    init(askedAt: Address, reachedAt: Address, text: String) {
         self.askedAt = askedAt
+        self.reachedAt = reachedAt
         var fields: [String: String] = [:]
         for line in text.split(whereSeparator: \.isNewline) where !line.hasPrefix("#") {
             guard let colon = line.firstIndex(of: ":") else { continue }
@@ -32,8 +35,9 @@ struct ServerReport {
     var isPollsrv: Bool { fields["mode"] != nil }
     var mode: String { string("mode") }
     var isPrimary: Bool { mode == "primary" }
-    /// And not one that waits for others, without whom it cannot go on.
-    var isLeading: Bool { isPrimary && string("stalled") != "1" }
+    /// Waits for others, without whom it cannot go on.
+    var isStalled: Bool { string("stalled") == "1" }
+    var isLeading: Bool { isPrimary && !isStalled }
     var view: Int { number("view") }
     var isPair: Bool { string("state") == "pair" }
     /// One of a group that elects its leader, and not alone in it.
@@ -67,7 +71,9 @@ struct ServerReport {
         if case .error(let text) = hello { throw .malformed(address, DecodeError(text)) }
         let reply = try connection.ask(
             ["INFO", "pollsrv"], milliseconds: deadline.remainingMilliseconds)
-        let report = Self(askedAt: address, text: reply.text ?? "")
+        let report = Self(
+            askedAt: address, reachedAt: Address(host: connection.host, port: address.port),
+            text: reply.text ?? "")
         guard report.isPollsrv else {
             let server = hello["server"]?.text ?? "something else"
             throw .malformed(address, DecodeError("it calls itself \(server)"))

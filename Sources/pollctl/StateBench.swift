@@ -23,8 +23,10 @@ struct StateBench {
     }
 
     func run() throws(Failure) {
-        let household = try Household(purpose: "state")
-        defer { household.endAll() }
+        try Household.measure(purpose: "state", run)
+    }
+
+    private func run(_ household: Household) throws(Failure) {
         let pair = try LocalPair(household)
         _ = try pair.start("primary", ["--quiet", "--no-restart"])
         try household.wait(for: "the server to lead") { pair.primary() != nil }
@@ -53,7 +55,7 @@ struct StateBench {
                 try household.checkInterrupt()
                 return pair.primary()?.isPair ?? false
             })
-        show(phases)
+        try show(phases)
     }
 
     private func fill(_ address: Address, _ household: Household) throws(Failure) {
@@ -107,7 +109,7 @@ struct StateBench {
         }
     }
 
-    private func show(_ phases: [Phase]) {
+    private func show(_ phases: [Phase]) throws(Failure) {
         if isJSON {
             let fields: [(key: String, value: JSON)] = phases.map { phase in
                 let largest = Double(phase.times.largest) / 1_000
@@ -121,13 +123,13 @@ struct StateBench {
                     ])
                 )
             }
-            Terminal.print(JSON.object([("voters", .integer(voters))] + fields).text)
+            try Output.print(JSON.object([("voters", .integer(voters))] + fields).text)
             return
         }
-        Terminal.print("\(Text.grouped(UInt64(voters))) voters; answers one after the other:")
+        try Output.print("\(Text.grouped(UInt64(voters))) voters; answers one after the other:")
         for phase in phases {
             let slowest = Text.fixed(Double(phase.times.largest) / 1_000_000, 1)
-            Terminal.print(
+            try Output.print(
                 "  \(phase.what), \(Text.fixed(phase.seconds, 2)) s: \(phase.times.text), "
                     + "slowest \(slowest) ms")
         }

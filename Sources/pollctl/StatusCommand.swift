@@ -11,7 +11,7 @@ struct StatusCommand {
     func run() throws(Failure) {
         let overview = Overview(servers: servers, milliseconds: min(milliseconds, 2_000))
         guard let primary = overview.primary else { throw Failure(overview.complaint) }
-        Terminal.print(
+        try Output.print(
             asJSON
                 ? Self.json(primary, overview).text
                 : Self.lines(primary, overview).joined(separator: "\n"))
@@ -114,6 +114,7 @@ struct StatusCommand {
             ("primary", json(primary.primary ?? primary.own)),
             ("backup", primary.backup.map(json) ?? .null),
             ("state", .string(primary.string("state"))),
+            ("stalled", .bool(primary.isStalled)),
             ("members", .array(primary.members.map(JSON.string))),
             ("op", .integer(primary.number("op"))),
             ("commit", .integer(primary.number("commit"))),
@@ -158,6 +159,7 @@ struct StatusCommand {
                 ("address", .string("\(address)")),
                 ("mode", .string(report.mode)),
                 ("view", .integer(report.view)),
+                ("stalled", .bool(report.isStalled)),
                 ("id", .string(report.string("id"))),
                 ("instance", .string(report.string("instance"))),
                 ("pid", .integer(Int(report.pid))),

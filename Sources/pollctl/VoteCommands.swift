@@ -17,8 +17,12 @@ struct VoteCommands {
         if let deadlineMilliseconds { command += ["DEADLINE", String(deadlineMilliseconds)] }
         if roll != "joined" { command += ["ROLL", roll] }
         let reply = try dialogue.call(command)
-        guard let id = reply.number else { throw Self.unexpected(reply) }
-        Terminal.print(String(id))
+        guard let id = reply.number, id > 0 else { throw Self.unexpected(reply) }
+        do throws(Failure) {
+            try Output.print(String(id))
+        } catch {
+            throw Failure("vote \(id) is open, but: \(error.text)", like: error)
+        }
     }
 
     mutating func close(_ id: UInt64) throws(Failure) {
@@ -35,13 +39,13 @@ struct VoteCommands {
             guard case .array(let items) = reply else { throw Self.unexpected(reply) }
             var lines: [String] = []
             for item in items {
-                guard let fields = item.items, fields.count >= 3, let id = fields[0].number,
-                    let yes = fields[1].number, let no = fields[2].number, UInt64(id) >= next
-                else { throw Self.unexpected(item) }
-                lines.append("\(id) \(yes) \(no)")
-                next = UInt64(id) + 1
+                let numbers = (item.items ?? []).prefix(3).compactMap(\.number)
+                let natural = numbers.compactMap { UInt64(exactly: $0) }
+                guard natural.count == 3, natural[0] >= next else { throw Self.unexpected(item) }
+                lines.append("\(natural[0]) \(natural[1]) \(natural[2])")
+                next = natural[0] + 1
             }
-            if !lines.isEmpty { Terminal.print(lines.joined(separator: "\n")) }
+            if !lines.isEmpty { try Output.print(lines.joined(separator: "\n")) }
             if items.count < Self.pageCount { return }
         }
     }

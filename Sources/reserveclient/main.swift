@@ -89,7 +89,7 @@ private func run() throws(UsageError) {
     let arguments: ParsedArguments
     switch try syntax.parse(Array(CommandLine.arguments.dropFirst())) {
     case .show(let text):
-        Terminal.print(text)
+        do { try Terminal.write(text) } catch { fail(.io, "\(error)") }
         return
     case .run(let parsed): arguments = parsed
     }

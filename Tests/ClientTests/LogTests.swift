@@ -97,6 +97,13 @@ import Testing
         #expect(found == nil)
     }
 
+    /// A file system without locks, say: another client has nothing to do with it.
+    @Test func onlyAnotherClientsLockIsOne() {
+        #expect(throws: SystemError("flock", "a.log", code: EBADF)) {
+            _ = try Files.lock(-1, path: "a.log")
+        }
+    }
+
     @Test func unwritablePathIsNamed() {
         #expect(throws: ResultLog.Refusal(text: "open /nowhere/at.log: No such file or directory"))
         {

@@ -80,6 +80,25 @@ import Wire
         #expect(stage.sent(ann).last == "RESULTS 10001", "asked for at once, in order")
     }
 
+    /// 1. The log cannot be written, so a result that is next finds no room and is kept as early.
+    /// 2. There is room again, and the result comes again.
+    /// 3. The one after the next comes before the next.
+    @Test func aResultThatCameAgainIsNotWaitedFor() throws {
+        var stage = Stage()
+        try stage.settle()
+        let keptMax = Int64(VoterSession.keptMax)
+        for id in 1...(keptMax + 1) { try stage.result(id) }
+        #expect(stage.session.early.map(\.id) == [UInt64(keptMax) + 1])
+        stage.write()
+        #expect(stage.sent(ann).last == "RESULTS \(keptMax + 1)")
+        try stage.reply(ann, Self.results(keptMax + 1...keptMax + 2))
+        #expect(stage.session.early.isEmpty)
+        try stage.result(keptMax + 4)
+        try stage.result(keptMax + 3)
+        stage.write()
+        #expect(stage.log.count == VoterSession.keptMax + 4)
+    }
+
     private static let four: [(UInt64, UInt64)] = [(1, 0), (3, 1), (0, 2), (2, 3)]
 
     private static func log(_ tallies: [(UInt64, UInt64)]) -> [PollResult] {

@@ -73,6 +73,47 @@ import Wire
         #expect(stage.sent(cem) == ["CAST 1 yes"])
     }
 
+    /// Vote 1 stays open while others close: their results wait, their ballots are done with.
+    @Test func ballotsOfClosedVotesAreDropped() throws {
+        var stage = Stage()
+        try stage.settle()
+        for id: Int64 in 1...50 { try stage.vote(id) }
+        for id: Int64 in 2...50 { try stage.result(id) }
+        #expect(stage.session.ballots.map(\.vote) == [1])
+        stage.write()
+        #expect(stage.log.isEmpty)
+        try stage.result(1)
+        stage.write()
+        #expect(stage.log.count == 50)
+    }
+
+    /// So are those behind the last result that the log is to hold.
+    @Test func ballotsBehindTheLastResultAreDropped() throws {
+        var stage = Stage(votesMax: 1)
+        try stage.settle()
+        for id: Int64 in 1...3 { try stage.vote(id) }
+        try stage.result(3)
+        #expect(stage.session.ballots.map(\.vote) == [1, 2])
+    }
+
+    @Test func settledBallotsMakeRoom() throws {
+        for isSettled in [true, false] {
+            var stage = Stage()
+            try stage.settle()
+            stage.session.ballots = (1...UInt64(VoterSession.keptMax)).map {
+                Ballot(vote: $0, question: "", choice: .yes, isSettled: isSettled)
+            }
+            _ = stage.sent(ann)
+            let next = Int64(VoterSession.keptMax) + 1
+            try stage.vote(next)
+            #expect(stage.sent(ann).contains("CAST \(next) yes") == isSettled)
+            #expect(
+                stage.trouble
+                    == (isSettled ? [] : ["vote \(next): too many open votes; not voted"]))
+            #expect(stage.session.ballots.count == VoterSession.keptMax)
+        }
+    }
+
     @Test func onlyAHigherViewIsNews() throws {
         var stage = Stage()
         try stage.settle()
@@ -186,6 +227,19 @@ import Wire
         #expect(stage.sent(ann) == [])
     }
 
+    /// Whether or not the result's turn has come.
+    @Test func aClosedVoteIsNotAskedFor() throws {
+        var stage = Stage(policy: .ask)
+        try stage.settle()
+        for id: Int64 in 1...3 { try stage.vote(id) }
+        try stage.result(2)
+        stage.step(.line("yes"))
+        #expect(stage.shown == "Vote 1: Tea? (yes/no)? Vote 3: Tea? (yes/no)? ")
+        try stage.result(3)
+        #expect(stage.shown.hasSuffix("Vote 3: Tea? (yes/no)? \nVote 3 has closed.\n"))
+        #expect(!stage.session.isAsking)
+    }
+
     @Test func endOfInputAbstains() throws {
         var stage = Stage(policy: .ask)
         try stage.settle()
@@ -194,9 +248,44 @@ import Wire
         #expect(stage.trouble == ["end of input: abstaining from now on"])
         try stage.vote(2)
         #expect(!stage.session.isAsking)
-        #expect(stage.sent(ann) == [])
+        #expect(stage.sent(ann) == ["LEAVE"], "no vote is to wait for it")
         try stage.result(1)
         stage.write()
         #expect(stage.log.count == 1)
+    }
+
+    /// 1. The last line is a ballot, which must be counted before the voter is off the roll.
+    /// 2. Results come to voters only, so it asks for them.
+    /// 3. Another primary takes over, whom it tells no name.
+    @Test func whoAbstainsIsToldWhatItAsksFor() throws {
+        var stage = Stage(policy: .ask)
+        try stage.settle()
+        try stage.vote(1)
+        stage.step(.line("yes"))
+        stage.step(.inputEnded)
+        #expect(stage.sent(ann) == ["CAST 1 yes"])
+        try stage.ok(ann)
+        #expect(stage.sent(ann) == ["LEAVE"])
+        try stage.ok(ann)
+        for id: UInt64 in 1...3 {
+            stage.wait(1_000)
+            #expect(stage.sent(ann) == ["RESULTS \(id)"])
+            try stage.reply(
+                ann, .array([.array([.integer(Int64(id)), .integer(1), .integer(0)])]))
+            stage.write()
+        }
+        #expect(stage.log.map(\.id) == [1, 2, 3])
+        _ = stage.sent(bob)
+        try stage.reply(bob, .simple("HELD"))
+        try stage.lose(ann)
+        try stage.view(3, bob, nil, from: bob)
+        #expect(stage.sent(bob) == ["RESULTS 4"])
+        try stage.reply(bob, .array([]))
+        stage.wait(1_000)
+        #expect(stage.sent(bob) == ["RESULTS 4"])
+        #expect(stage.trouble.count == 1)
+        stage.step(.leave)
+        stage.step(.time(stage.now + 1_000))
+        #expect(stage.ending == .done)
     }
 }

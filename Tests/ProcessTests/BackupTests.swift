@@ -259,6 +259,21 @@ extension ProcessSuite {
             #expect(again.status == 74 && again.error.contains("--force"), "\(again)")
             let forced = ["backup", "copy", "--force"] + servers
             #expect(try run(cluster, "forced", "pollctl", forced).status == 0)
+            // By force that file alone, and no other beside it.
+            let beside = cluster.folder.path + "/copy.new"
+            #expect(FileManager.default.createFile(atPath: beside, contents: Data("mine".utf8)))
+            #expect(try run(cluster, "beside", "pollctl", forced).status == 0)
+            #expect(FileManager.default.contents(atPath: beside) == Data("mine".utf8))
+            let program = Cluster.binaries.appending(path: "pollctl").path
+            let narrow = try run(
+                cluster, "narrow", "/bin/sh",
+                [
+                    "-c",
+                    "(ulimit -f 0; exec \(program) backup narrow-copy \"$@\") 2>&1 | cat", "sh",
+                ] + servers)
+            #expect(narrow.output.contains("File too large"), "\(narrow)")
+            let names = try FileManager.default.contentsOfDirectory(atPath: cluster.folder.path)
+            #expect(names.filter { $0.hasPrefix("narrow-copy") } == [])
             // Not even by force anything but a file: it would be gone, and the copy of no use to
             // whoever reads there.
             let pipe = cluster.folder.path + "/pipe"
@@ -325,6 +340,34 @@ extension ProcessSuite {
             let check = try ask(cluster, "ROOM.CHECK SA318")
             #expect(check == .text("SA318 8:30-9:30 Monday"))
             #expect(FileManager.default.contents(atPath: path)?.count == copy.count)
+        }
+
+        /// Ended by somebody, or by the disk, before the copy is durable: nothing is left of it.
+        @Test(
+            .enabled(if: FaultDisk.compiler != nil, "it takes a C compiler"),
+            arguments: [
+                ("sleep:1000", Int32(130), "nothing was written"),
+                ("\(FaultDisk.inputOutput)", Int32(74), "fdatasync"),
+            ])
+        func noHalfACopy(fault: String, status: Int32, word: String) throws {
+            let cluster = try Cluster()
+            defer { cluster.end() }
+            try cluster.start("primary", "pollsrv", flags(cluster, 0, []))
+            _ = try cluster.eventually("the primary") { cluster.leader }
+            let folder = cluster.folder.path + "/copies"
+            try FileManager.default.createDirectory(
+                atPath: folder, withIntermediateDirectories: false)
+            let disk = try FaultDisk(folder: folder, home: cluster.folder)
+            try disk.set(["fdatasync * 0 0 \(fault)"])
+            try cluster.start(
+                "copying", "pollctl", ["backup", folder + "/copy", "--servers", cluster.servers],
+                environment: disk.environment)
+            _ = try cluster.eventually("the sync") { disk.hits.isEmpty ? nil : true }
+            #expect(disk.hits.first?.hasPrefix("fdatasync ") == true, "\(disk.hits)")
+            cluster.processes["copying"]?.interrupt()
+            #expect(try cluster.waitForExit("copying") == status, "\(cluster.words)")
+            #expect(cluster.said("copying", "err").contains(word), "\(cluster.words)")
+            #expect(try FileManager.default.contentsOfDirectory(atPath: folder) == [])
         }
 
         /// Whoever was in the old service takes the restored one for another: it goes on by itself

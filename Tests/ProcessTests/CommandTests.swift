@@ -231,6 +231,11 @@ extension ProcessSuite {
             try ends("pollsrv", [], 64, "--primary")
             try ends("pollclient", ["--vote", "perhaps"], 64, "yes, no, random, ask")
             try ends("pollclient", ["--log", "/none/x.log"], 74, "/none/x.log")
+            for program in ["pollclient", "reserveclient", "pollctl"] {
+                let path = Cluster.binaries.appending(path: program).path
+                let line = "exec \(path) --help >/dev/full"
+                try ends("/bin/sh", ["-c", line], 74, "write standard output: No space")
+            }
             try ends("pollctl", ["statsu"], 64, "status")
             try ends("pollctl", ["promote"], 64, "--force")
             try ends(

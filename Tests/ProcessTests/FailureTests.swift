@@ -9,6 +9,52 @@ private let autoVotes = ["--voters", "5", "--votes", "1000000", "--interval", "1
 
 extension ProcessSuite {
     @Suite(.serialized) struct Failures {
+        /// Nobody answers its questions any more: no vote waits for it, and it goes on logging.
+        @Test func aVoterWithoutInput() throws {
+            try with { cluster in
+                try cluster.primary(Cluster.quick + ["--no-restart", "--votes", "0"])
+                try cluster.client("ann", ["--vote", "yes"])
+                try cluster.client("bob", votes: 2, ["--vote", "ask"])
+                _ = try cluster.eventually("both") {
+                    (try? cluster.info(cluster.ports[0])["voters"]) == "2" ? true : nil
+                }
+                for id in 1...2 {
+                    #expect(try RawClient(cluster.ports[0]).ask("VOTE.OPEN x") == .number(id))
+                    _ = try cluster.eventually("the result of vote \(id)") {
+                        cluster.lines("ann").count == id ? true : nil
+                    }
+                }
+                #expect(try cluster.waitForExit("bob") == 0)
+                #expect(cluster.lines("bob") == ["1 1 0", "2 1 0"])
+            }
+        }
+
+        /// It is told that the log cannot be written, as on a full disk, and votes on.
+        @Test func aLogThatMayNotGrow() throws {
+            try with { cluster in
+                try cluster.primary(Cluster.quick + ["--no-restart", "--votes", "0"])
+                _ = try cluster.eventually("the primary") { cluster.leader }
+                let program = Cluster.binaries.appending(path: "pollclient").path
+                let line = "ulimit -f 0; exec \(program) --servers \(cluster.servers) --name ann"
+                try cluster.start(
+                    "ann", "/bin/sh", ["-c", "(\(line) --log ann.log) 2>&1 >/dev/null | cat >&2"])
+                let desk = try RawClient(cluster.ports[0])
+                _ = try cluster.eventually("ann") {
+                    (try? cluster.info(cluster.ports[0])["voters"]) == "1" ? true : nil
+                }
+                for id in 1...2 {
+                    #expect(try desk.ask("VOTE.OPEN x") == .number(id))
+                    _ = try cluster.eventually("the result of vote \(id)") {
+                        if case .list = try desk.ask("VOTE.RESULT \(id)") { true } else { nil }
+                    }
+                }
+                _ = try cluster.eventually("a word about the log") {
+                    cluster.said("ann", "err").contains("File too large; results are kept")
+                        ? true : nil
+                }
+            }
+        }
+
         /// Runs a scenario on a cluster that is ended whatever happens.
         private func with(_ body: (Cluster) throws -> Void) throws {
             let cluster = try Cluster()

@@ -37,6 +37,52 @@ import Wire
         )
     }
 
+    /// A server makes a checkpoint between the listing of its folder and the reading of what was
+    /// listed: some of that is gone then.
+    @Test func aJournalThatChangesMeanwhile() throws {
+        let folder = FileManager.default.temporaryDirectory.appending(path: "journal-\(UUID())")
+            .path
+        let gate = folder + "-gate"
+        defer { for path in [folder, gate] { try? FileManager.default.removeItem(atPath: path) } }
+        var store = try Store(folder: folder, service: nil, id: nil)
+        try store.create(Sample.identity)
+        try store.append([.view(Sample.view(2))])
+        try store.sync()
+        // Newest first is the order of reading: two pipes to hold the program up, and a victim.
+        let files = (1...3).map { "\(folder)/checkpoint-\($0)" }
+        try Data().write(to: URL(filePath: files[0]))
+        for path in files[1...] { #expect(mkfifo(path, 0o600) == 0) }
+        #expect(link(files[1], gate) == 0)
+
+        let process = Process()
+        process.executableURL = Self.program
+        process.arguments = ["journal", folder, "--records"]
+        let output = Pipe()
+        process.standardOutput = output
+        process.standardError = output
+        try process.run()
+        // 1. It is at the first pipe, and so has listed the names.
+        let first = open(files[2], O_WRONLY)
+        #expect(first >= 0)
+        // 2. They are gone.
+        for path in files { #expect(unlink(path) == 0) }
+        // 3. It goes on. If it was not at the second pipe yet, it finds none.
+        var second: Int32 = -1
+        while second < 0, process.isRunning {
+            second = open(gate, O_WRONLY | O_NONBLOCK)
+            usleep(1_000)
+        }
+        for fd in [first, second] where fd >= 0 { close(fd) }
+        let said = output.fileHandleForReading.readDataToEndOfFile()
+        let text = String(decoding: said, as: UTF8.self)
+        process.waitUntilExit()
+        #expect(process.terminationStatus == 0, "\(text)")
+        #expect(text.contains("in use by a server"), "\(text)")
+        #expect(text.hasSuffix("last op 0, view 2\nintact\n"), "\(text)")
+        #expect(text.ranges(of: "segment-1 +104").count == 1, "\(text)")
+        try store.sync()
+    }
+
     @Test func intactThenRotten() throws {
         let folder = FileManager.default.temporaryDirectory.appending(path: "journal-\(UUID())")
             .path

@@ -1,0 +1,102 @@
+import Foundation
+import Testing
+
+extension ProcessSuite {
+    /// `pollctl` where not all goes well: what it says, and what it leaves behind.
+    @Suite(.serialized) struct Controls {
+        private typealias Outcome = (status: Int32, output: String, error: String)
+
+        private func with(_ body: (Cluster) throws -> Void) throws {
+            let cluster = try Cluster()
+            defer { cluster.end() }
+            try body(cluster)
+        }
+
+        /// Runs `pollctl` to its end, through a shell: `line` is what stands behind its path.
+        private func run(_ cluster: Cluster, _ line: String) throws -> Outcome {
+            let name = "run-\(UInt32.random(in: 0 ... .max))"
+            let program = Cluster.binaries.appending(path: "pollctl").path
+            try cluster.start(name, "/bin/sh", ["-c", "exec \(program) \(line)"])
+            let status = try cluster.waitForExit(name)
+            return (status, cluster.said(name, "out"), cluster.said(name, "err"))
+        }
+
+        /// A primary without a backup; `answers` to other commands than INFO, by their verb.
+        private func server(
+            _ info: String = "", _ answers: [String: String] = [:]
+        ) throws -> FakeServer {
+            try FakeServer { _, request in
+                let words = FakeServer.words(request)
+                if words.first == "INFO" {
+                    let text = "mode:primary\r\nview:1\r\nstate:solo\r\n\(info)"
+                    return "$\(text.utf8.count)\r\n\(text)\r\n"
+                }
+                return answers.first { words.contains($0.key) }?.value ?? "+OK\r\n"
+            }
+        }
+
+        /// As if there were a full disk behind it.
+        @Test func lostOutputIsAFailure() throws {
+            try with { cluster in
+                let results = "*1\r\n*3\r\n:1\r\n:2\r\n:3\r\n"
+                let server = try server("", ["VOTE.RESULTS": results, "VOTE.OPEN": ":17\r\n"])
+                defer { server.stop() }
+                let servers = "--servers 127.0.0.1:\(server.port)"
+                for command in ["status", "status --json", "results", "--help", "link cut"] {
+                    let shown = try run(cluster, "\(command) \(servers)")
+                    #expect(shown.status == 0 && !shown.output.isEmpty, "\(command) \(shown)")
+                    let lost = try run(cluster, "\(command) \(servers) >/dev/full")
+                    #expect(lost.status == 74, "\(command) \(lost)")
+                    #expect(lost.error.contains("write standard output: No space"), "\(lost)")
+                }
+                let opened = try run(cluster, "open tea? \(servers) >/dev/full")
+                #expect(opened.status == 74, "\(opened)")
+                #expect(opened.error.contains("vote 17 is open"), "\(opened)")
+            }
+        }
+
+        /// Programs that watch a service read `--json`, and nothing counts while it waits.
+        @Test(arguments: [true, false]) func aStallShows(isStalled: Bool) throws {
+            try with { cluster in
+                let server = try server("stalled:\(isStalled ? 1 : 0)\r\n")
+                defer { server.stop() }
+                let shown = try run(cluster, "status --json --servers 127.0.0.1:\(server.port)")
+                let status = try #require(
+                    try JSONSerialization.jsonObject(with: Data(shown.output.utf8))
+                        as? [String: Any])
+                #expect(status["stalled"] as? Bool == isStalled)
+                let servers = try #require(status["servers"] as? [[String: Any]])
+                #expect(servers.map { $0["stalled"] as? Bool } == [isStalled])
+            }
+        }
+
+        /// On two machines two servers may well have the same process number.
+        @Test func serversAreToldApartByTheirAddresses() throws {
+            try with { cluster in
+                // Nobody's number, and nobody's addresses: there is nobody to be waited for.
+                let primary = try server(
+                    "pid:0\r\naddress:127.0.0.1:1\r\n"
+                        + "backup_pid:0\r\nbackup_address:127.0.0.1:2\r\n")
+                defer { primary.stop() }
+                let stopped = try run(cluster, "stop --servers 127.0.0.1:\(primary.port)")
+                #expect(stopped.status == 0, "\(stopped)")
+                let words = "stopped 127.0.0.1:1 and 127.0.0.1:2 in "
+                #expect(stopped.output.hasPrefix(words), "\(stopped)")
+            }
+        }
+
+        @Test(arguments: [
+            ("results", "*1\r\n*3\r\n:-1\r\n:2\r\n:3\r\n"),
+            ("results", "*1\r\n*3\r\n:1\r\n:-2\r\n:3\r\n"), ("open tea?", ":-1\r\n"),
+        ])
+        func nonsenseIsNamed(command: String, answer: String) throws {
+            try with { cluster in
+                let server = try server("", ["VOTE.RESULTS": answer, "VOTE.OPEN": answer])
+                defer { server.stop() }
+                let seen = try run(cluster, "\(command) --servers 127.0.0.1:\(server.port)")
+                #expect(seen.status == 70, "\(seen)")
+                #expect(seen.error.contains("an answer that makes no sense"), "\(seen)")
+            }
+        }
+    }
+}
