@@ -38,8 +38,8 @@ package struct Inspection: Sendable {
             var op = OpNumber(1)
             let isLast = number == survey.segmentNumbers.last
             do throws(Flaw) {
-                // Not `number - 1`: a file may have any number, 0 too.
-                let value = chain.flatMap { $0.number + 1 == number ? $0.value : nil }
+                // A file may have any number, 0 and the highest too.
+                let value = chain.flatMap { $0.number &+ 1 == number ? $0.value : nil }
                 chain = nil
                 let end = try Self.read(
                     bytes, identity, continuing: value, isLast: isLast, &report, &op, visit)

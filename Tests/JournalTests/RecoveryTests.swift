@@ -183,6 +183,16 @@ private struct Folder {
         }
     }
 
+    /// A file that somebody has put there.
+    @Test(arguments: [5, 20_260_711, UInt64.max]) func aStraySegment(number: UInt64) {
+        var folder = Folder(.newestIntact, .intact)
+        folder.files["segment-\(number)"] = folder.files["segment-3"]
+        let survey = folder.survey()
+        #expect(survey.place?.file == "segment-4")
+        #expect(survey.place?.flaw.kind == .missing)
+        #expect(survey.tail == nil)
+    }
+
     @Test func rowsAreThoseOfTheManual() throws {
         let root = URL(filePath: #filePath).deletingLastPathComponent()
             .deletingLastPathComponent().deletingLastPathComponent()

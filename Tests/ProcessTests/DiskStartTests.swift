@@ -175,7 +175,7 @@ extension Disks {
                 try makeFolder(cluster)
                 try refuse(cluster, "\(data): of the replica with id", ["--id", "4711"])
                 let identity = try String(contentsOfFile: "\(data)/identity", encoding: .utf8)
-                let other = identity.replacing("pollsrv journal 2", with: "pollsrv journal 3")
+                let other = identity.replacing("pollsrv journal ", with: "pollsrv journal 9")
                 try Data(other.utf8).write(to: URL(filePath: "\(data)/identity"))
                 try refuse(cluster, "\(data)/identity: ")
                 try Data("nonsense".utf8).write(to: URL(filePath: "\(data)/identity"))
