@@ -302,6 +302,8 @@ extension Server {
     }
 
     func addWitness(_ instance: Instance, _ connection: Connection) {
+        // One that was held up on its way, on a connection that the client has long replaced.
+        if let present = witnessConnection(instance), present.number > connection.number { return }
         removeWitness(connection)
         connection.witness = instance
         areWitnessesChanged = true

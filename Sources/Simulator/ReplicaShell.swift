@@ -273,6 +273,9 @@ extension Simulation {
             send(id, from: 1, .welcome(process.me.instance, shownView(process)))
             return
         }
+        // One that was held up on its way, on a connection that the client has long replaced.
+        guard !process.witnesses.contains(where: { $0.instance == witness && $0.connection > id })
+        else { return }
         process.witnesses.removeAll { $0.instance == witness }
         process.witnesses.append((witness, id))
         process.witnesses.sort { $0.instance < $1.instance }

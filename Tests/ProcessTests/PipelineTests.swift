@@ -94,6 +94,24 @@ extension ProcessSuite {
             }
         }
 
+        /// What was held up on a connection that its client has replaced comes behind what was said on the
+        /// new one.
+        @Test func anOfferOnAnOlderConnectionIsTooLate() throws {
+            try withPair { connect, _ in
+                let (older, newer) = (try connect(), try connect())
+                for client in [older, newer] { _ = try client.ask("HELLO 3") }
+                #expect(try newer.ask("WITNESS OFFER feed") == .text("OK"))
+                #expect(try older.ask("WITNESS OFFER feed") == .text("OK"))
+                #expect(try older.ask("WITNESS beat 1 0").code == "ERR")
+                #expect(try newer.ask("WITNESS beat 1 0") == .text("OK"))
+                let newest = try connect()
+                _ = try newest.ask("HELLO 3")
+                #expect(try newest.ask("WITNESS OFFER feed") == .text("OK"))
+                #expect(try newer.ask("WITNESS beat 1 0").code == "ERR")
+                #expect(try newest.ask("WITNESS beat 1 0") == .text("OK"))
+            }
+        }
+
         @Test func copiesAreMadeOneAtATime() throws {
             try withPair { connect, _ in
                 let client = try connect()

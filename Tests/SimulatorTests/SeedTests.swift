@@ -19,21 +19,24 @@ import Testing
     static let bugs = lines("bugs.txt")
     static let breakages = lines("breakages.txt")
 
-    private static func run(_ words: [String], election: Election? = nil, breakage: Breakage?)
-        throws -> Simulation.Outcome
-    {
+    private static func run(
+        _ words: [String], election: Election? = nil, disks: Bool = false, breakage: Breakage?
+    ) throws -> Simulation.Outcome {
         let seed = try #require(UInt64(words[1]))
         let shape = words[2] == "any" ? nil : Shape(rawValue: words[2])
-        let options = Simulation.Options(
+        var options = Simulation.Options(
             seed: seed, shape: shape, election: election, breakage: breakage)
+        options.disks = disks
         return Simulation(options).run()
     }
 
     @Test(arguments: bugs) func noBugComesBack(words: [String]) throws {
-        // Found when there were no groups but sticky ones.
-        let election = words.count > 3 ? Election(rawValue: words[3]) : nil
-        #expect((election != nil) == (words.count > 3))
-        let outcome = try Self.run(words, election: election, breakage: nil)
+        // Found when there were no groups but sticky ones; or with disks in every run.
+        let more = words.count > 3 ? words[3] : nil
+        let election = more.flatMap(Election.init(rawValue:))
+        #expect(more == nil || more == "disks" || election != nil)
+        let outcome = try Self.run(
+            words, election: election, disks: more == "disks", breakage: nil)
         #expect(outcome.violation == nil, "\(words): \(outcome.violation?.text ?? "")")
     }
 
