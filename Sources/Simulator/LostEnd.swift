@@ -126,9 +126,11 @@ extension Simulation {
     func isShort(_ drive: Drive) -> Bool {
         guard let lost = drive.lost else { return false }
         let process = listening[drive.slot].map { replicas[$0] }
+        // In no view as far as it knows, it may still be a member of one that it has to hear of.
+        let isNamed = history.newest?.contains(drive.instance) ?? false
         guard let process, process.disk === drive, process.isUp, !lost.isNew,
             process.replica.op >= lost.op && process.replica.missing == nil
-                || !process.face.isMember
+                || !process.face.isMember && !isNamed
         else { return true }
         drive.lost = nil
         return false
