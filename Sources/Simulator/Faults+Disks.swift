@@ -143,10 +143,13 @@ extension Simulation {
     /// they have ever been connected, or by who it is now.
     func canProve(_ lost: Instance, in view: View) -> Bool {
         guard view.electorate.count == 2 else { return false }
+        // The end of an older process than the view names proves nothing.
+        let named = view.members.first { $0.instance == lost }?.pid ?? 0
         return view.electorate.contains { other in
             replicas.contains {
                 $0.me.instance == other && other != lost && $0.isUp && !$0.replica.isProofVoid
-                    && (mix.isOneHost && $0.watches(lost) || $0.formers.contains(lost))
+                    && (mix.isOneHost && $0.watches(lost, from: named, in: replicas)
+                        || $0.formers.contains(lost))
             }
         }
     }

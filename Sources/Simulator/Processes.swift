@@ -179,8 +179,13 @@ final class ReplicaProcess {
         met.contains { $0.number == process.number && $0.isWatched }
     }
 
-    func watches(_ instance: Instance) -> Bool {
-        met.last { $0.instance == instance }?.isWatched ?? false
+    /// Whether it would learn of the end of this instance's process, if that is the one of this number
+    /// or a later one.
+    func watches(_ instance: Instance, from pid: UInt64, in replicas: [ReplicaProcess]) -> Bool {
+        guard let last = met.last(where: { $0.instance == instance }), last.isWatched else {
+            return false
+        }
+        return replicas[last.number].me.pid >= pid
     }
 
     func link(_ instance: Instance) -> Int? {
