@@ -49,8 +49,11 @@ struct HeldBallot {
 struct HeldBallots {
     private var ballots: [HeldBallot] = []
     private var pruneAt = 1_024
+    /// Ballots that came when there was no room.
+    private var refusals = 0
 
     static let countMax = 1_000_000
+    private static let refusalsPerLook = 65_536
 
     var count: Int { ballots.count }
 
@@ -58,7 +61,11 @@ struct HeldBallots {
     mutating func keep(_ ballot: HeldBallot, _ polls: Polls) -> Bool {
         // Mostly the primary's copy is here first.
         if polls.isSettled(ballot.vote, ballot.voter) { return true }
-        if ballots.count >= Self.countMax { prune(polls) }
+        if ballots.count >= Self.countMax {
+            // To look at all of them for each that finds no room would hold the loop up.
+            if refusals % Self.refusalsPerLook == 0 { forgetSettled(polls) }
+            refusals += 1
+        }
         guard ballots.count < Self.countMax else { return false }
         ballots.append(ballot)
         return true
@@ -66,9 +73,12 @@ struct HeldBallots {
 
     /// Forgets what is in the log by now; looks only when there is much to forget.
     mutating func prune(_ polls: Polls) {
-        guard ballots.count >= pruneAt else { return }
+        if ballots.count >= pruneAt { forgetSettled(polls) }
+    }
+
+    private mutating func forgetSettled(_ polls: Polls) {
         ballots.removeAll { polls.isSettled($0.vote, $0.voter) }
-        pruneAt = min(Self.countMax, max(1_024, ballots.count * 2))
+        pruneAt = max(1_024, ballots.count * 2)
     }
 
     mutating func takeAll(_ polls: Polls) -> [HeldBallot] {
