@@ -6,17 +6,19 @@ private let hooks = Cluster.quick + ["--test-hooks"]
 /// The direct link between the servers is cut while clients are connected to both.
 extension ProcessSuite {
     @Suite(.serialized) struct Relays {
-        /// A pair that votes by itself, all `count` clients among its witnesses. Votes do not wait
-        /// for a client that a test stops.
+        /// A pair that votes by itself, all `count` clients among its witnesses. Votes wait for every
+        /// ballot: one that is lost holds them up for ever. With a `deadline` they do not, for a
+        /// client that a test stops; how many ballots come before it is then the machine's affair.
         private func with(
-            clients count: Int, flags: [String] = [], _ body: (Cluster, [String]) throws -> Void
+            clients count: Int, deadline: String = "0s", flags: [String] = [],
+            _ body: (Cluster, [String]) throws -> Void
         ) throws {
             let cluster = try Cluster()
             defer { cluster.end() }
             let names = Array(Cluster.names.prefix(count))
             let votes = [
                 "--voters", "\(count)", "--votes", "1000000", "--interval", "10ms",
-                "--vote-deadline", "150ms",
+                "--vote-deadline", deadline,
             ]
             try cluster.primary(hooks + votes + flags)
             try cluster.backup(hooks + flags)
@@ -115,7 +117,7 @@ extension ProcessSuite {
                     let said = cluster.said("backup", "err").split(separator: "\n")
                     #expect(said.count { $0.contains("relays what") } <= 2, "\(cluster.words)")
                 }
-                try finish(cluster, names, ballots: nil)
+                try finish(cluster, names, ballots: 3)
             }
         }
 
@@ -160,7 +162,7 @@ extension ProcessSuite {
         }
 
         @Test(arguments: [SIGKILL, SIGSTOP]) func relayingClientFails(signal: Int32) throws {
-            try with(clients: 4) { (cluster, names) throws in
+            try with(clients: 4, deadline: "150ms") { (cluster, names) throws in
                 try link(cluster, "CUT")
                 var names = names
                 var seconds: [Double] = []
@@ -291,7 +293,10 @@ extension ProcessSuite {
                 #expect(yes + no == 16_000 + 2)
                 let after = try waitForPath(cluster, "relay")
                 #expect(after.map { $0["view"] } == before.map { $0["view"] }, "\(cluster.words)")
-                #expect(after.map { $0["path_via"] } == before.map { $0["path_via"] })
+                // Nobody was cut off for the size of it. A slow machine may take the other client.
+                for name in names {
+                    #expect(!cluster.said(name, "err").contains("lost"), "\(cluster.words)")
+                }
                 try finish(cluster, names)
             }
         }
@@ -382,7 +387,7 @@ extension ProcessSuite {
                 try link(cluster, "HEAL")
                 let after = try waitForPath(cluster, "direct").map { $0["backup_pid"] }
                 #expect(after == before, "seed \(seed)\n\(cluster.words)")
-                try finish(cluster, names)
+                try finish(cluster, names, ballots: 5)
             }
         }
     }
