@@ -93,6 +93,7 @@ extension VoterSession {
         into outbox: inout VoterOutbox
     ) {
         let isNew = !links[index].isOpen
+        let isNewHere = greeting.service != nil && links[index].service == nil
         if links[index].service != greeting.service {
             links[index].service = greeting.service
             links[index].retryAt = 0
@@ -114,9 +115,10 @@ extension VoterSession {
             links[index].since = now
             outbox.notices.append(.detail("connected to \(links[index].aliases[0])"))
             witness.hearingTicksMax = Int(min(greeting.silenceMillisecondsMax / 10, 1 << 20))
-            send(.offer(instance), on: index, into: &outbox)
-            stepWitness(.connected(greeting.instance), into: &outbox)
         }
+        // One that is in no service takes no witness, but says when it has come into one.
+        if isNew || isNewHere { send(.offer(instance), on: index, into: &outbox) }
+        if isNewHere { stepWitness(.connected(greeting.instance), into: &outbox) }
         if greeting.service != nil, let news = greeting.view { adopt(news, into: &outbox) }
     }
 

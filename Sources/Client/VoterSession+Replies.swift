@@ -15,7 +15,7 @@ extension VoterSession {
         case .hello: onGreeting(index, value, into: &outbox)
         case .offer, .witness:
             // The service can do without this witness.
-            if case .error(let text) = value {
+            if case .error(let text) = value, links[index].service != nil {
                 let address = links[index].aliases[0]
                 outbox.notices.append(.detail("\(address): \(command.verb): \(text)"))
             }

@@ -52,6 +52,8 @@ final class Connection {
         didSet { if let witness { lastWitness = witness } }
     }
     private(set) var lastWitness: Instance?
+    /// Offered itself while this replica was in no service: the next view is pushed to it.
+    var awaitsService = false
     /// The client caches answers and is told when they are void.
     var isTracking = false
     /// The reservation that waits for other clients' caches.

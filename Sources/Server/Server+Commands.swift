@@ -203,6 +203,14 @@ extension Server {
                 replyError(connection, "ERR a witness needs pushes: say HELLO 3 first")
                 return
             }
+            // A client of another service has views of that one, which must not be believed here.
+            guard service != nil else {
+                connection.awaitsService = true
+                replyError(
+                    connection,
+                    "NOSERVICE this replica is in no service yet; a view is pushed when it is")
+                return
+            }
             replyOK(connection)
             addWitness(instance, connection)
             return

@@ -271,7 +271,7 @@ extension Server {
         if let restoration = joining.restoration {
             joining.restoration = nil
             claimFolder(id)
-            adopt(restoration)
+            if exitCode == nil { adopt(restoration) }
             guard exitCode == nil else { return }
         }
         step(.create(after: executor.end, hash: executor.hash))
@@ -290,7 +290,11 @@ extension Server {
             return
         }
         // It is not bound to a service of which it has nothing, not even a folder.
-        if replica.view == nil, durable == nil { service = nil }
+        if replica.view == nil, durable == nil {
+            service = nil
+            // They know the views of the service that it leaves.
+            for (_, connection) in witnessConnections { close(connection) }
+        }
         joining.lastReason = reason
         log.infoOnce("joining did not succeed (\(reason)); trying again")
         joining.failures = min(joining.failures + 1, 6)

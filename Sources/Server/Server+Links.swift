@@ -311,6 +311,9 @@ extension Server {
             }
             return
         }
+        // In no service, it takes what it knows of one from hellos alone: a view that is learnt here would
+        // be believed in whichever service it comes to be in.
+        guard service != nil else { return }
         var fields: [[UInt8]] = []
         for index in 1..<arguments.count { fields.append(arguments.array(index)) }
         do {

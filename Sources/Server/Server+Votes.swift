@@ -453,7 +453,9 @@ extension Server {
         for case let connection? in connections where connection.kind == .client {
             guard connection.version == .resp3,
                 connection.voterPlace != nil || connection.witness != nil || connection.isTracking
+                    || connection.awaitsService
             else { continue }
+            connection.awaitsService = false
             connection.write { writeViewPush(view, into: &$0) }
             markDirty(connection)
         }

@@ -417,7 +417,9 @@ extension Simulation {
     private var isBeyondRepair: Bool {
         guard let view = history.newest else { return true }
         let alive = view.members.filter { comesBack($0.instance) }
-        guard alive.contains(where: { !isShort($0.instance) }) else { return true }
+        // One that is short leads nobody, and what it may have promised to lead is lost with its end.
+        let whole = alive.filter { !isShort($0.instance) }
+        guard !whole.isEmpty else { return true }
         // Who decided it alone may have died before telling anybody.
         let isKnown =
             replicas.contains { $0.isUp && $0.replica.view?.number == view.number }
@@ -435,15 +437,15 @@ extension Simulation {
         let lost = view.electorate.first { !comesBack($0) }
         if let lost, canProve(lost, in: view) {
             // Proof of the other's end suffices, unless this one has helped it to go on alone.
-            return alive.allSatisfy { member in
+            return whole.allSatisfy { member in
                 accepts.contains {
                     $0.elector == member.instance && !$0.view.contains(member.instance)
                 }
             }
         }
         if view.electorate.count - dead < view.majority { return true }
-        // A view without the members that are left may have been accepted by those who are gone.
-        return alive.allSatisfy { member in
+        // A view without the whole members that are left may have been accepted by those who are gone.
+        return whole.allSatisfy { member in
             accepts.contains { accept in
                 guard !accept.view.contains(member.instance) else { return false }
                 let same = accepts.filter { $0.view == accept.view && isAlive($0.elector) }
