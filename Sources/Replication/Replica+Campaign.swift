@@ -121,7 +121,7 @@ extension Replica {
             passOn(choice, campaign, into: &outbox)
             endCampaign()
             // They need longer than a try takes, or each new try would outbid them.
-            ticksToNextCampaign += 4 * timing.retryTicks
+            ticksToNextCampaign += 2 * attemptTicks
             return
         }
         propose(choice, into: &outbox)
@@ -280,6 +280,10 @@ extension Replica {
         ticksToNextCampaign = timing.retryTicks / 2 + random(below: timing.retryTicks)
     }
 
+    /// How long each phase of an attempt waits for the electors' answers: at first so long that two whose
+    /// attempts cross do not wait for each other, then longer each time, as electors may be far away.
+    private var attemptTicks: Int { 2 * timing.retryTicks << min(attemptsFailed, 4) }
+
     /// A campaign that gets nowhere is begun anew with a higher attempt.
     mutating func tickCampaign(into outbox: inout Outbox) {
         guard let view else { return }
@@ -294,7 +298,8 @@ extension Replica {
         checkGrants(into: &outbox)
         guard let current = campaign, current.attempt == running.attempt else { return }
         guard current.ticks % timing.retryTicks == 0 else { return }
-        if current.ticks >= 2 * timing.retryTicks {
+        if current.ticks >= attemptTicks {
+            attemptsFailed += 1
             let answered = current.answers.filter { $0 != .none }.count
             let reason =
                 "view \(view.number.next) needs \(view.majority) of \(view.electorate.count) "

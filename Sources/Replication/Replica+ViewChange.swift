@@ -156,6 +156,7 @@ extension Replica {
         acceptor = Acceptor()
         acceptor.breakage = breakage
         counterSeen = 0
+        attemptsFailed = 0
         mustFinish = false
         heardCommitted = news.base
         isUncompared = false
@@ -198,7 +199,9 @@ extension Replica {
 
     mutating func enter(_ next: View, into outbox: inout Outbox) {
         let old = isMember ? view : nil
-        let wasBackupOfSame = old != nil && old?.primary == next.primary && !isPrimary
+        // In a view between the two another may have led, and this one's log have been cut.
+        let isFollowed = next.number == old?.number.next
+        let wasBackupOfSame = old?.primary == next.primary && isFollowed && !isPrimary
         let wasLearner = fetch?.isRestored == true && fetch?.primary == next.primary.instance
         let oldProgress = zip(old?.backups ?? [], progress).map { ($0.0.instance, $0.1) }
         let oldLearners = learners

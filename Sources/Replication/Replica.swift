@@ -126,6 +126,8 @@ package struct Replica: Equatable, Sendable {
     /// The highest counter of any attempt seen for the view after `view`.
     var counterSeen: UInt64 = 0
     var ticksToNextCampaign = 0
+    /// Attempts for the view after `view` that had their time and came to nothing.
+    var attemptsFailed = 0
     /// A view was accepted with this replica and without the candidate that has found that: it
     /// cannot finish it, so this replica must.
     var mustFinish = false
@@ -310,6 +312,12 @@ package struct Replica: Equatable, Sendable {
         }
     }
 
+    /// Whether what it says of the choice of the next view may count. Any client can offer a witness.
+    private func isVoter(_ instance: Instance) -> Bool {
+        guard let view else { return false }
+        return view.electorate.contains(instance) || view.contains(instance)
+    }
+
     private mutating func onMessage(_ message: Message, from: Instance, into outbox: inout Outbox) {
         if let number = message.viewSpokenIn, isMember { tellIfBehind(number, from, into: &outbox) }
         switch message {
@@ -326,17 +334,9 @@ package struct Replica: Equatable, Sendable {
         case .fork(let view, let op): onFork(view, op, from: from, into: &outbox)
         case .seek(let number, let attempt, let isViewOver):
             onSeek(number, attempt, isViewOver, from: from, into: &outbox)
-        case .grant(let number, let attempt, let committed, let end, let accepted):
-            if number == view?.number.next {
-                noteCommitted(committed, into: &outbox)
-                // What a backup has of this view's log is this primary's, or was.
-                if isPrimary, end.view == view?.number { noteHad(end.op, into: &outbox) }
-            }
-            onGrant(number, attempt, end, accepted, from: from, into: &outbox)
-        case .outbid(let number, let attempt): onOutbid(number, attempt)
+        case .grant, .outbid, .accepted:
+            if isVoter(from) { onAnswer(message, from: from, into: &outbox) }
         case .propose(let attempt, let view): onPropose(attempt, view, from: from, into: &outbox)
-        case .accepted(let number, let attempt):
-            onAccepted(number, attempt, from: from, into: &outbox)
         case .view(let view): onView(view, from: from, into: &outbox)
         case .join(let join, let member, let end, let hash):
             let has = Learned(end: end, hash: hash)
@@ -360,6 +360,24 @@ package struct Replica: Equatable, Sendable {
         case .relay: break
         }
         noteVoucher(message, from: from)
+    }
+
+    /// To this replica's own campaign, mostly.
+    private mutating func onAnswer(_ message: Message, from: Instance, into outbox: inout Outbox) {
+        switch message {
+        case .grant(let number, let attempt, let committed, let end, let accepted):
+            if let accepted, accepted.view.number != number { return }
+            if number == view?.number.next {
+                noteCommitted(committed, into: &outbox)
+                // What a backup has of this view's log is this primary's, or was.
+                if isPrimary, end.view == view?.number { noteHad(end.op, into: &outbox) }
+            }
+            onGrant(number, attempt, end, accepted, from: from, into: &outbox)
+        case .outbid(let number, let attempt): onOutbid(number, attempt)
+        case .accepted(let number, let attempt):
+            onAccepted(number, attempt, from: from, into: &outbox)
+        default: preconditionFailure("\(message) is no answer")
+        }
     }
 
     /// Numbers for back-off.

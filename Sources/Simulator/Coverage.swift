@@ -7,7 +7,7 @@ package struct Coverage: Sendable {
         case primaryPaused, linkReset, linkHeld, linkHeldOneWay, linkFlapped, clientLinkReset
         case clientLinkHeld, clientLinkHeldOneWay, clientKilled, clientLeft, witnessKilled
         case replicaLeaves, primaryLeaves, switchover, startFailed, intruderStarted
-        case delaySpike, severalAtOnce, ambush
+        case delaySpike, votersFarAway, severalAtOnce, ambush
         case powerCut, replicaBounced, diskSlow, diskFull, shortWrites, diskFails
         case rottenInUse, rottenAtRest, recordMisplaced, endLost
         // What came of them.

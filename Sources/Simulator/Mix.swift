@@ -73,6 +73,8 @@ struct Mix {
     /// In a thousand ticks.
     var checkpoints: Int
     var keptMax: KeptMax
+    /// From any voter to any replica, besides the delay: electors may be on another continent.
+    var distance = 0
 
     /// `disks`: some replicas have disks whatever the seed draws.
     init(_ random: inout Random, shape: Shape?, election given: Election?, disks: Bool) {
@@ -172,6 +174,8 @@ struct Mix {
                 ambushes = 8
             }
         }
+        // Last, so that a run without it is the same in all else.
+        if others.chance(60) { distance = others.int(50_000...250_000) }
     }
 }
 

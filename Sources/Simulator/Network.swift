@@ -43,6 +43,11 @@ extension Simulation {
         return random.int(mix.delayMin...mix.delayMax)
     }
 
+    private func distance(_ from: Int, _ to: Int) -> Int {
+        let name = max(from, to) - Self.slots
+        return name >= 0 && name < mix.voters ? mix.distance : 0
+    }
+
     /// A SYN that meets no answer ends so; one that is refused comes back at once.
     func dial(_ process: Process, from site: Int, to slot: Int) {
         let isHeld = network.isHeld(site, slot) || network.isHeld(slot, site)
@@ -74,7 +79,7 @@ extension Simulation {
             clients[dialer].dialing.removeAll { $0 == slot }
             clients[dialer].links.append(ClientProcess.Link(connection: id, slot: slot))
             // HELLO, whose answer is the welcome.
-            connections[id].lastArrival[1] = now + delay()
+            connections[id].lastArrival[1] = now + delay() + distance(site, slot)
             queue.push(
                 .arrive(.offer(Instance(0)), connection: id, side: 1),
                 at: connections[id].lastArrival[1])
@@ -97,7 +102,9 @@ extension Simulation {
     }
 
     private func deliver(_ id: Int, to side: Side, _ packet: Packet?) {
-        let arrival = max(now + delay(), connections[id].lastArrival[side] + 1)
+        let (from, to) = (connections[id].sites[1 - side], connections[id].sites[side])
+        let due = now + delay() + distance(from, to)
+        let arrival = max(due, connections[id].lastArrival[side] + 1)
         connections[id].lastArrival[side] = arrival
         if let packet {
             queue.push(.arrive(packet, connection: id, side: side), at: arrival)

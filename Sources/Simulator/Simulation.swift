@@ -106,6 +106,7 @@ package final class Simulation {
         network = Network(sites: Simulation.slots + Simulation.operatorName + 1)
         ambushes = mix.ambushes
         nextClientStart = [Int](repeating: 0, count: mix.voters)
+        if mix.distance > 0, mix.voters > 0 { coverage.note(.votersFarAway) }
     }
 
     package func run() -> Outcome {

@@ -23,6 +23,7 @@ struct World {
     private var joins: UInt64 = 0
     /// Of the replicas that are added from now on.
     private var election = Election.sticky
+    private var membersMax = 3
     private(set) var output: [String] = []
 
     /// Carries out one line of a trace and gives what happened.
@@ -31,6 +32,7 @@ struct World {
         let words = line.split(separator: " ").map(String.init)
         let numbers = words.dropFirst().map { UInt64($0, radix: 16) ?? 0 }
         switch words[0] {
+        case "members": membersMax = Int(numbers[0])
         case "election": election = Election(rawValue: words[1]) ?? .sticky
         case "replica":
             let host = words.count > 2 ? numbers[1] : 1
@@ -101,6 +103,7 @@ struct World {
             let channel = channel(words[1])
             queue.removeAll { $0.channel == channel }
         case "settle": settle()
+        case "far": far(Int(words[1]) ?? 0, ticks: Int(words[2]) ?? 0)
         case "queue":
             for (channel, message) in queue {
                 output.append("\(channel.from)->\(channel.to) \(text(message))")
@@ -119,7 +122,8 @@ struct World {
             address: Address(host: "h", port: UInt16(number)), host: host, pid: number)
         replicas.append(
             Replica(
-                me: me, timing: Self.timing, membersMax: 3, election: election, seed: number))
+                me: me, timing: Self.timing, membersMax: membersMax, election: election,
+                seed: number))
     }
 
     /// A new process on the disk of one that was killed: the same instance, under another number.
@@ -141,7 +145,8 @@ struct World {
         var me = replicas[index].me
         me.pid += 0x100
         replicas[index] = Replica(
-            me: me, timing: Self.timing, membersMax: 3, election: election, seed: number + 1,
+            me: me, timing: Self.timing, membersMax: membersMax, election: election,
+            seed: number + 1,
             recovered: recovered)
         isDown.removeAll { $0 == instance }
         step(number, .resume)
@@ -228,7 +233,7 @@ struct World {
         }
     }
 
-    /// Delivers until nothing waits, telling only what was executed and entered.
+    /// Delivers until nothing waits.
     private mutating func settle() {
         var count = 0
         while !queue.isEmpty {
@@ -237,6 +242,28 @@ struct World {
             count += 1
             precondition(count < 10_000, "messages without end")
         }
+        omitDetails()
+    }
+
+    /// So many ticks, each message being so many on its way.
+    private mutating func far(_ distance: Int, ticks: Int) {
+        var ages = [Int](repeating: 0, count: queue.count)
+        for _ in 0..<ticks {
+            tick("all")
+            ages += [Int](repeating: 0, count: queue.count - ages.count)
+            for index in ages.indices { ages[index] += 1 }
+            while let index = ages.firstIndex(where: { $0 > distance }) {
+                ages.remove(at: index)
+                let next = queue.remove(at: index)
+                receive(next.message, next.channel)
+                ages += [Int](repeating: 0, count: queue.count - ages.count)
+            }
+        }
+        omitDetails()
+    }
+
+    /// Only what was executed and entered is told.
+    private mutating func omitDetails() {
         output.removeAll { line in
             [" send ", " append ", " write "].contains { line.contains($0) }
         }
