@@ -119,9 +119,10 @@ extension Replica {
         // A view without this replica is for others to finish, who may not have heard of it.
         guard choice.contains(me.instance) else {
             passOn(choice, campaign, into: &outbox)
-            endCampaign()
             // They need longer than a try takes, or each new try would outbid them.
-            ticksToNextCampaign += 2 * attemptTicks
+            let pause = 2 * attemptTicks
+            endCampaign()
+            ticksToNextCampaign += pause
             return
         }
         propose(choice, into: &outbox)
@@ -277,11 +278,13 @@ extension Replica {
         campaign = nil
         // It may have been for the electorate, which has not changed.
         isElectorateChecked = false
-        ticksToNextCampaign = timing.retryTicks / 2 + random(below: timing.retryTicks)
+        ticksToNextCampaign = attemptTicks / 4 + random(below: attemptTicks / 2)
+        attemptsFailed += 1
     }
 
-    /// How long each phase of an attempt waits for the electors' answers: at first so long that two whose
-    /// attempts cross do not wait for each other, then longer each time, as electors may be far away.
+    /// How long each phase of an attempt waits for the electors' answers: longer each time, as they may be
+    /// far away. So are the pauses in between: two candidates who are near each other, and outbid each
+    /// other at once, would else never leave one alone for as long as the electors take.
     private var attemptTicks: Int { 2 * timing.retryTicks << min(attemptsFailed, 4) }
 
     /// A campaign that gets nowhere is begun anew with a higher attempt.
@@ -299,7 +302,6 @@ extension Replica {
         guard let current = campaign, current.attempt == running.attempt else { return }
         guard current.ticks % timing.retryTicks == 0 else { return }
         if current.ticks >= attemptTicks {
-            attemptsFailed += 1
             let answered = current.answers.filter { $0 != .none }.count
             let reason =
                 "view \(view.number.next) needs \(view.majority) of \(view.electorate.count) "

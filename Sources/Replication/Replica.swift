@@ -126,7 +126,7 @@ package struct Replica: Equatable, Sendable {
     /// The highest counter of any attempt seen for the view after `view`.
     var counterSeen: UInt64 = 0
     var ticksToNextCampaign = 0
-    /// Attempts for the view after `view` that had their time and came to nothing.
+    /// Attempts for the view after `view`, in a row, that came to nothing.
     var attemptsFailed = 0
     /// A view was accepted with this replica and without the candidate that has found that: it
     /// cannot finish it, so this replica must.
