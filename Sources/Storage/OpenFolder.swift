@@ -97,6 +97,11 @@ extension Store {
         }
     }
 
+    /// The newest folder with what was put aside.
+    static func aside(_ folder: String, _ names: [String]) -> String? {
+        names.compactMap { Survey.number($0, "aside-") }.max().map { "\(folder)/aside-\($0)" }
+    }
+
     /// Whose the records are that were put aside.
     static func former(_ folder: String, _ disk: any Disk, _ names: [String]) -> [Instance] {
         let numbers = names.compactMap { Survey.number($0, "aside-") }.sorted()

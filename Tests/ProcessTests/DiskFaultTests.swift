@@ -199,6 +199,58 @@ extension Disks {
             }
         }
 
+        /// The disk is full when a rotten journal is to be begun anew. Before anything is moved that
+        /// changes nothing; if it comes out later the folder is left blank, and is not taken for one in
+        /// which a service may begin.
+        @Test func aRenewalThatFails() throws {
+            try with(clients: 0) { (pair, disks) throws in
+                try pair.begin(ledger: false)
+                let leader = try pair.leader()
+                let client = try RawClient(pair.cluster.ports[leader])
+                for number in 1...5 {
+                    #expect(try client.ask("VOTE.OPEN v ROLL open") == .number(number))
+                }
+                // Their journals end with a mark, behind which nothing looks torn.
+                usleep(300_000)
+                let service = try pair.cluster.info(pair.cluster.ports[leader])["service"]
+                try pair.kill([leader])
+                let folder = pair.folder(leader)
+                let url = URL(filePath: "\(folder)/segment-1")
+                var bytes = try Data(contentsOf: url)
+                bytes[(try #require(bytes.lastIndex { $0 != 0 })) / 2] ^= 4
+                try bytes.write(to: url)
+
+                let found = try Snapshot(folder)
+                try disks[leader].set(["fallocate * 0 0 \(FaultDisk.noSpace)"])
+                try pair.start(leader, "primary")
+                #expect(try pair.cluster.waitForExit(pair.name(leader), within: 30) == 74)
+                #expect(try Snapshot(folder) == found, "something was touched")
+
+                try disks[leader].set(["fallocate * 1 0 \(FaultDisk.noSpace)"])
+                try pair.start(leader, "primary")
+                #expect(try pair.cluster.waitForExit(pair.name(leader), within: 30) == 74)
+                let words = "fallocate \(folder)/segment-1.new: No space left on device"
+                #expect(pair.cluster.said(pair.name(leader), "err").contains(words))
+                #expect(!names(pair, leader).contains("identity"))
+
+                try pair.kill([1 - leader])
+                try disks[leader].heal()
+                let before = pair.cluster.said(pair.name(leader), "err").utf8.count
+                try pair.start(leader, "primary")
+                // Longer than a primary waits for an answer before it begins a service.
+                sleep(5)
+                let all = pair.cluster.said(pair.name(leader), "err")
+                let said = String(decoding: Array(all.utf8.dropFirst(before)), as: UTF8.self)
+                #expect(!said.contains("beginning a new service"), "\(said)")
+                #expect(said.contains("put aside as \(folder)/aside-1"), "\(said)")
+                #expect(!names(pair, leader).contains("identity"))
+                try pair.start(1 - leader, "backup")
+                try pair.waitForPair()
+                let again = try pair.cluster.info(pair.cluster.ports[leader])["service"]
+                #expect(service != nil && again == service)
+            }
+        }
+
         /// While what it has to say of the requests before waits for the disk.
         @Test func aPrimaryThatIsOutAnswersInOrder() throws {
             try with(clients: 0) { pair, disks in

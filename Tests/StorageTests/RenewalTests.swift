@@ -85,6 +85,26 @@ import Wire
         #expect(ends > 0 && blanks > 0)
     }
 
+    /// A disk that has no room for the new journal: the old one is where it was.
+    @Test func withoutRoomNothingIsMoved() throws {
+        let files = SimulatedDisk()
+        try Self.rotten(files, in: 1, checkpoints: false)
+        let before = files.state.withLock { $0.names }
+        var fresh = Sample.identity
+        fresh.instance = Instance(77)
+        do {
+            var store = try Store(
+                folder: "/d", service: nil, id: nil, disk: files, options: Self.options())
+            _ = try store.resume(isPeerReachable: true)
+            files.state.withLock { $0.isFull = true }
+            let code = SystemError.noSpace
+            #expect(throws: SystemError("allocate", "/d/room.new", code: code)) {
+                _ = try store.renew(fresh)
+            }
+        }
+        #expect(files.state.withLock { $0.names } == before)
+    }
+
     /// Killed when the last file was aside and no more; then the folder is found blank, somebody
     /// begins in it, and the power goes before anything new is there.
     @Test func aFolderFoundBlankStaysBlank() throws {
