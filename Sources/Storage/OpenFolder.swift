@@ -120,7 +120,7 @@ extension Store {
         throws(StoreError)
     {
         let first = SegmentHeader.name(1)
-        for name in names where name.hasPrefix("segment-") || name.hasPrefix("checkpoint-") {
+        for name in names where isJournal(name) {
             if name.hasSuffix(besideSuffix) { continue }
             var isEmpty = false
             if name == first {

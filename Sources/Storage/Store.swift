@@ -242,15 +242,17 @@ package struct Store: ~Copyable {
         return path
     }
 
-    /// What is put aside of these: segments by their numbers, then the rest.
+    /// What is put aside of these: segments by their numbers, then the rest of what is the journal's.
+    /// Anything else stays: `lost+found` and what is mounted here could not be moved, ever.
     private static func inOrderOfRenewal(_ names: [String]) -> [String] {
         let numbers = names.compactMap { Survey.number($0, "segment-") }.sorted()
         let segments = numbers.map { SegmentHeader.name($0) }
-        return segments
-            + names.filter { name in
-                name != "identity" && name != "lock" && !name.hasPrefix("aside-")
-                    && !segments.contains(name)
-            }
+        return segments + names.filter { isJournal($0) && !segments.contains($0) }
+    }
+
+    /// Whether a file of this name in the folder is a segment or a checkpoint, or was to be one.
+    static func isJournal(_ name: String) -> Bool {
+        name.hasPrefix("segment-") || name.hasPrefix("checkpoint-")
     }
 
     // MARK: Appending
