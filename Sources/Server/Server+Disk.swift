@@ -111,6 +111,8 @@ package final class Durable {
             resumption = try store.resume(isPeerReachable: false)
         } catch {
             guard case .refused = error, let theirs = peerView(identity.service) else {
+                // One of them may be why the journal does not suffice.
+                for words in rotten { say(words) }
                 throw error
             }
             // A replica that has stayed behind has not got what is lost here.

@@ -79,9 +79,14 @@ extension Store {
             throw .refused(path: folder, reason: "of the replica with id \(identity.id), not \(id)")
         }
         let survey = try system { () throws(SystemError) in
-            try Survey(identity: identity, names: names) { name throws(SystemError) in
-                try disk.read("\(folder)/\(name)")
-            }
+            try Survey(
+                identity: identity, names: names,
+                load: { name throws(SystemError) in try disk.read("\(folder)/\(name)") },
+                // As good as rotten, and mended like that. Any other failure may pass by itself.
+                unreadable: { error in
+                    error.isUnreadable ? SystemError(error.call, code: error.code).description : nil
+                }
+            )
         }
         return (identity, survey)
     }

@@ -193,6 +193,35 @@ private struct Folder {
         #expect(survey.tail == nil)
     }
 
+    private struct ReadError: Error, Equatable { var code: Int }
+
+    /// A file whose bytes the disk does not give is as good as rotten; any other failure ends the start.
+    @Test func unreadableFiles() throws {
+        let folder = Folder(.newestIntact, .intact)
+        func survey(without name: String, code: Int = 5) throws(ReadError) -> Survey {
+            try Survey(
+                identity: Sample.identity, names: folder.files.keys.sorted(),
+                load: { file throws(ReadError) in
+                    if file == name { throw ReadError(code: code) }
+                    return folder.files[file] ?? []
+                }, unreadable: { $0.code == 5 ? "gone" : nil })
+        }
+        let older = try survey(without: "checkpoint-8")
+        #expect(older.checkpointState == .olderIntact && older.place == nil)
+        #expect(older.checkpoints.first?.flaw == Flaw(.rot, at: 0, "gone"))
+        #expect(older.recovered?.last == OpNumber(12))
+        #expect(older.recovered?.snapshot?.count == 50)
+        let segment = try survey(without: "segment-3")
+        #expect(segment.place?.file == "segment-3")
+        #expect(segment.place?.flaw == Flaw(.rot, at: 0, "gone"))
+        #expect(segment.place?.op == OpNumber(9))
+        // It is not needed.
+        #expect(try survey(without: "segment-1").place == nil)
+        for name in ["checkpoint-8", "segment-3"] {
+            #expect(throws: ReadError(code: 13)) { _ = try survey(without: name, code: 13) }
+        }
+    }
+
     @Test func rowsAreThoseOfTheManual() throws {
         let root = URL(filePath: #filePath).deletingLastPathComponent()
             .deletingLastPathComponent().deletingLastPathComponent()

@@ -174,27 +174,66 @@ extension Disks {
             }
         }
 
-        /// Not a torn tail, not an empty folder: a disk that cannot be read.
+        /// Not a torn tail, not an empty folder: files that cannot be opened, or not for now.
         @Test func unreadableAtTheStart() throws {
             try with { (pair, disks) throws in
                 try pair.begin()
                 try Filler.fill(pair) { !checkpoints(pair, 1).isEmpty }
                 try pair.kill([1])
-                for name in ["segment-", "checkpoint-", "identity"] {
-                    let before = try Snapshot(pair.folder(1))
-                    for call in ["open", "read"] where call == "open" || name != "identity" {
-                        try disks[1].set(["\(call) \(name) 0 1 5"])
-                        try pair.start(1, "backup")
-                        #expect(try pair.cluster.waitForExit(pair.name(1)) == 74)
-                        let last = pair.cluster.said(pair.name(1), "err").split(separator: "\n")
-                            .last
-                        let words = "pollsrv: --data \(call) \(pair.folder(1))/\(name)"
-                        #expect(last?.hasPrefix(words) == true, "\(last ?? "")")
-                    }
-                    #expect(try Snapshot(pair.folder(1)) == before)
+                let before = try Snapshot(pair.folder(1))
+                for (call, name, code) in [
+                    ("open", "segment-", EIO), ("open", "checkpoint-", EMFILE),
+                    ("open", "identity", EIO), ("read", "segment-", ENOMEM),
+                    ("read", "identity", EIO),
+                ] {
+                    try disks[1].set(["\(call) \(name) 0 1 \(code)"])
+                    try pair.start(1, "backup")
+                    #expect(try pair.cluster.waitForExit(pair.name(1)) == 74)
+                    let last = pair.cluster.said(pair.name(1), "err").split(separator: "\n").last
+                    let words = "pollsrv: --data \(call) \(pair.folder(1))/\(name)"
+                    #expect(last?.hasPrefix(words) == true, "\(last ?? "")")
                 }
+                #expect(try Snapshot(pair.folder(1)) == before)
                 try disks[1].heal()
                 try pair.start(1, "backup")
+                try pair.checkBoth()
+            }
+        }
+
+        /// What the disk cannot give of a segment or checkpoint is as good as rotten: made up for by the
+        /// rest of the journal or by the other replica, and refused without that.
+        @Test func unreadableSectors() throws {
+            try with { (pair, disks) throws in
+                try pair.begin()
+                try Filler.fill(pair) { checkpoints(pair, 1).count == 2 }
+                try pair.waitForResults()
+                try pair.kill([1])
+                let folder = pair.folder(1)
+                let newest = checkpoints(pair, 1).compactMap { Int($0.dropFirst(11)) }.max() ?? 0
+                let name = "checkpoint-\(newest)"
+                try disks[1].set(["read \(name) 0 0 \(FaultDisk.inputOutput)"])
+                try pair.start(1, "backup")
+                try pair.checkBoth()
+                let said = pair.cluster.said(pair.name(1), "err")
+                let words = "\(folder)/\(name) is rotten (offset 0: read: Input/output error); the "
+                #expect(said.contains(words), "\(said)")
+
+                try pair.kill([1])
+                try disks[1].set(["read segment- 0 0 \(FaultDisk.inputOutput)"])
+                try pair.start(1, "backup")
+                try pair.checkBoth()
+                #expect(names(pair, 1).contains("aside-1"))
+
+                try pair.kill([0, 1])
+                let before = try Snapshot(folder)
+                try pair.start(1, "backup")
+                #expect(try pair.cluster.waitForExit(pair.name(1), within: 30) == 74)
+                let last = pair.cluster.said(pair.name(1), "err").split(separator: "\n").last ?? ""
+                #expect(last.contains("--data \(folder)/segment-"), "\(last)")
+                #expect(last.contains("Input/output error"), "\(last)")
+                #expect(try Snapshot(folder) == before, "something was touched")
+                try disks[1].heal()
+                for index in 0...1 { try pair.start(index, "backup") }
                 try pair.checkBoth()
             }
         }
