@@ -53,6 +53,9 @@ package struct Survey: Sendable {
     package private(set) var tail: Tail?
     /// As the records say, up to the flaw.
     package private(set) var standing = Standing(op: OpNumber(0))
+    /// The highest view that anything here names as chosen. Where there is a flaw, what cannot be
+    /// replayed is asked as well: who is in an older view may lack what is lost here.
+    package private(set) var newestView = ViewNumber(0)
 
     /// Where the records say that a state is needed which no checkpoint has.
     private var missing: Place?
@@ -113,6 +116,7 @@ package struct Survey: Sendable {
             return
         }
         try follow(intact, newest, read)
+        try findNewestView(read)
     }
 
     private mutating func note(
@@ -178,6 +182,23 @@ package struct Survey: Sendable {
             return (again.snapshot, nil)
         } catch {
             return (nil, error)
+        }
+    }
+
+    /// With a flaw, through everything that was not replayed; of that nothing else is used.
+    private mutating func findNewestView<Failure: Error>(_ load: Load<Failure>) throws(Failure) {
+        newestView = max(
+            standing.view?.number ?? ViewNumber(0), standing.lastEntryView)
+        guard let place, place.flaw.kind != .torn else { return }
+        for report in checkpoints {
+            // A foreign one names another service's views.
+            if let header = report.header { newestView = max(newestView, header.view) }
+        }
+        let replayed = segments.map(\.name).filter { $0 != place.file }
+        for name in segmentNumbers.map({ SegmentHeader.name($0) })
+        where !replayed.contains(name) {
+            guard case .success(let bytes) = try load(name) else { continue }
+            newestView = max(newestView, SegmentReader.newestView(bytes, of: identity))
         }
     }
 

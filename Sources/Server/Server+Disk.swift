@@ -116,7 +116,7 @@ package final class Durable {
                 throw error
             }
             // A replica that has stayed behind has not got what is lost here.
-            let newest = store.survey?.standing.view?.number ?? ViewNumber(0)
+            let newest = store.survey?.newestView ?? ViewNumber(0)
             guard theirs >= newest else {
                 say(
                     "another replica answers, but is in view \(theirs) only, before view \(newest) "
