@@ -151,16 +151,15 @@ package final class Server {
         let ticksPerBeat = max(1, Int(settings.heartbeatMilliseconds / Settings.tickMilliseconds))
         let timing = Timing(
             suspectTicks: ticksPerBeat * Int(settings.misses), beatTicks: ticksPerBeat)
-        if let recovered = durable?.recovered {
-            if let snapshot = recovered.snapshot {
-                do throws(DecodeError) {
-                    executor = try Executor(snapshot: snapshot)
-                } catch {
-                    preconditionFailure("the checkpoint does not decode: \(error.text)")
-                }
+        let recovered = durable?.takeRecovered()
+        if let snapshot = recovered?.snapshot {
+            do throws(DecodeError) {
+                executor = try Executor(snapshot: snapshot)
+            } catch {
+                preconditionFailure("the checkpoint does not decode: \(error.text)")
             }
         }
-        if let state = durable?.replicaState(executor) {
+        if let recovered, let state = Durable.replicaState(recovered, executor) {
             replica = Replica(
                 me: me, timing: timing, membersMax: settings.membersMax,
                 election: settings.election, seed: Entropy.next(), recovered: state)
