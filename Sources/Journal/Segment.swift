@@ -167,6 +167,52 @@ package struct SegmentReader: Sendable {
         return first..<first + length
     }
 
+    /// The highest view that intact records name as chosen, wherever they stand in the file; 0: none
+    /// does, or the file is not of `identity`, or its head cannot be read.
+    static func newestView(_ bytes: [UInt8], of identity: Identity) -> ViewNumber {
+        let reader: SegmentReader
+        do throws(Flaw) {
+            reader = try SegmentReader(bytes)
+        } catch {
+            return ViewNumber(0)
+        }
+        guard reader.header.identity == identity else { return ViewNumber(0) }
+        let span = bytes.span
+        var newest = ViewNumber(0)
+        var place = reader.offset
+        var last = span.count
+        while last > place, span[last - 1] == 0 { last -= 1 }
+        // The last byte of a record may be zero, its kind is not.
+        while place < last, place + RecordFrame.headerBytes <= span.count {
+            // What stands where no record does seldom passes for a length and this as well.
+            let durable = Int(LittleEndian.read32(span, at: place + 16))
+            guard durable >= SegmentHeader.byteCount, durable <= place,
+                let content = reader.content(span, at: place)
+            else {
+                place += 1
+                continue
+            }
+            newest = max(newest, Self.view(bytes, place, content))
+            place = content.upperBound
+        }
+        return newest
+    }
+
+    private static func view(_ bytes: [UInt8], _ place: Int, _ content: Range<Int>) -> ViewNumber {
+        do throws(DecodeError) {
+            switch try RecordCoding.record(kind: bytes[place + 23], bytes, in: content) {
+            case .entry(let entry): return entry.view
+            case .restored(let end, _): return end.view
+            case .view(let view): return view.number
+            // Of a choice that may never have come about.
+            case .truncated, .promised, .accepted, .proposed: return ViewNumber(0)
+            }
+        } catch {
+            // A mark, or a record without sense.
+            return ViewNumber(0)
+        }
+    }
+
     /// No intact record begins at `offset`. A record behind it says which bytes were durable when
     /// it was written: if the broken place is among them, it was answered for and has rotted. If
     /// no record says so, it belongs to the last write, which need not have become durable, and of

@@ -6,8 +6,8 @@ package struct Survey: Sendable {
         package let name: String
         /// By the name.
         package let op: OpNumber
-        package let header: CheckpointHeader?
-        package let flaw: Flaw?
+        package fileprivate(set) var header: CheckpointHeader?
+        package fileprivate(set) var flaw: Flaw?
         /// Received, and the journal never says that it was put to use.
         package var isUnused = false
     }
@@ -53,6 +53,9 @@ package struct Survey: Sendable {
     package private(set) var tail: Tail?
     /// As the records say, up to the flaw.
     package private(set) var standing = Standing(op: OpNumber(0))
+    /// The highest view that anything here names as chosen. Where there is a flaw, what cannot be
+    /// replayed is asked as well: who is in an older view may lack what is lost here.
+    package private(set) var newestView = ViewNumber(0)
 
     /// Where the records say that a state is needed which no checkpoint has.
     private var missing: Place?
@@ -61,19 +64,34 @@ package struct Survey: Sendable {
         Recovery.verdict(checkpointState, place, isPeerReachable: isPeerReachable)
     }
 
+    /// What a file was found to hold, if anything could be read of it.
+    private typealias Load<Failure: Error> = (String) throws(Failure) -> Result<[UInt8], Flaw>
+
     /// Looks through the files of these names; `load` gives a file's bytes. Files before those that
-    /// the best checkpoint needs are not read.
+    /// the best checkpoint needs are not read, unless there is a flaw. `unreadable`: why a file's bytes
+    /// are gone, if that is what this failure of `load` means, which then is the file's flaw.
     package init<Failure: Error>(
-        identity: Identity, names: [String], load: (String) throws(Failure) -> [UInt8]
+        identity: Identity, names: [String], load: (String) throws(Failure) -> [UInt8],
+        unreadable: (Failure) -> String? = { _ in nil }
     ) throws(Failure) {
         self.identity = identity
         segmentNumbers = names.compactMap { Self.number($0, "segment-") }.sorted()
-        var intact: [Checkpoint] = []
+        func read(_ name: String) throws(Failure) -> Result<[UInt8], Flaw> {
+            do throws(Failure) {
+                return .success(try load(name))
+            } catch {
+                guard let reason = unreadable(error) else { throw error }
+                return .failure(Flaw(.rot, at: 0, reason))
+            }
+        }
+        var intact: [CheckpointHeader] = []
+        // Of these one is needed, most likely the newest: the others are only looked at.
+        var newest: Checkpoint?
         for op in names.compactMap({ Self.number($0, "checkpoint-") }).sorted(by: >) {
             let name = CheckpointHeader.name(OpNumber(op))
-            let bytes = try load(name)
+            let bytes = try read(name)
             do throws(Flaw) {
-                let checkpoint = try Checkpoint(bytes)
+                let checkpoint = try Checkpoint(try bytes.get())
                 guard checkpoint.header.identity == identity else {
                     throw Flaw(.foreign, at: 16, "of \(checkpoint.header.identity)")
                 }
@@ -84,7 +102,8 @@ package struct Survey: Sendable {
                 guard checkpoint.header.op.rawValue == op else {
                     throw Flaw(.rot, at: 56, "of op \(checkpoint.header.op), unlike its name")
                 }
-                intact.append(checkpoint)
+                intact.append(checkpoint.header)
+                if newest == nil { newest = checkpoint }
                 note(name, op, checkpoint.header, nil)
             } catch {
                 note(name, op, nil, error)
@@ -96,7 +115,8 @@ package struct Survey: Sendable {
             place = Place(file: foreign.name, flaw: flaw, op: OpNumber(1))
             return
         }
-        try follow(intact, load)
+        try follow(intact, newest, read)
+        try findNewestView(read)
     }
 
     private mutating func note(
@@ -113,31 +133,81 @@ package struct Survey: Sendable {
         return number
     }
 
-    /// Replays behind the newest intact checkpoint that was put to use.
+    /// Replays behind the newest intact checkpoint that was put to use. `first`: of `intact`.
     private mutating func follow<Failure: Error>(
-        _ intact: [Checkpoint], _ load: (String) throws(Failure) -> [UInt8]
+        _ intact: [CheckpointHeader], _ first: Checkpoint?, _ load: Load<Failure>
     ) throws(Failure) {
         var rest = intact[...]
+        var held = first
         while true {
-            let checkpoint = rest.popFirst()
-            var replay = try replay(checkpoint?.header, load)
-            if let checkpoint, place == nil || place?.flaw.kind == .torn, replay.isBaseUnused {
+            let header = rest.popFirst()
+            var replay = try replay(header, load)
+            let isUnused =
+                header != nil && (place == nil || place?.flaw.kind == .torn)
+                && replay.isBaseUnused
+            var snapshot: [UInt8]?
+            var flaw: Flaw?
+            if let header, !isUnused {
+                (snapshot, flaw) = try self.snapshot(header, held, load)
+            }
+            held = nil
+            if let header, isUnused || flaw != nil {
                 // The process ended between a state's arrival and its being put to use, or the log has
-                // gone another way since.
-                let index = checkpoints.firstIndex { $0.op == checkpoint.header.op }
-                if let index { checkpoints[index].isUnused = true }
-                (segments, place) = ([], nil)
+                // gone another way since. Or it has become unreadable since it was looked at.
+                let index = checkpoints.firstIndex { $0.op == header.op }
+                if let index, let flaw {
+                    (checkpoints[index].header, checkpoints[index].flaw) = (nil, flaw)
+                } else if let index {
+                    checkpoints[index].isUnused = true
+                }
+                (segments, place, missing) = ([], nil, nil)
                 continue
             }
-            finish(checkpoint, &replay)
+            finish(header, snapshot, &replay)
             return
         }
     }
 
-    private mutating func finish(_ checkpoint: Checkpoint?, _ replay: inout Replay) {
+    /// Of this checkpoint, which was intact when it was looked at; `held`: one that is in memory.
+    private func snapshot<Failure: Error>(
+        _ header: CheckpointHeader, _ held: Checkpoint?, _ load: Load<Failure>
+    ) throws(Failure) -> ([UInt8]?, Flaw?) {
+        if let held, held.header == header { return (held.snapshot, nil) }
+        let bytes = try load(CheckpointHeader.name(header.op))
+        do throws(Flaw) {
+            let again = try Checkpoint(try bytes.get())
+            guard again.header == header else {
+                throw Flaw(.rot, at: 0, "it has changed since it was looked at")
+            }
+            return (again.snapshot, nil)
+        } catch {
+            return (nil, error)
+        }
+    }
+
+    /// With a flaw, through everything that was not replayed; of that nothing else is used.
+    private mutating func findNewestView<Failure: Error>(_ load: Load<Failure>) throws(Failure) {
+        newestView = max(
+            standing.view?.number ?? ViewNumber(0), standing.lastEntryView)
+        guard let place, place.flaw.kind != .torn else { return }
+        for report in checkpoints {
+            // A foreign one names another service's views.
+            if let header = report.header { newestView = max(newestView, header.view) }
+        }
+        let replayed = segments.map(\.name).filter { $0 != place.file }
+        for name in segmentNumbers.map({ SegmentHeader.name($0) })
+        where !replayed.contains(name) {
+            guard case .success(let bytes) = try load(name) else { continue }
+            newestView = max(newestView, SegmentReader.newestView(bytes, of: identity))
+        }
+    }
+
+    private mutating func finish(
+        _ checkpoint: CheckpointHeader?, _ snapshot: [UInt8]?, _ replay: inout Replay
+    ) {
         let used = checkpoints.filter { !$0.isUnused }
         checkpointState =
-            switch (used.isEmpty, used.first?.op == checkpoint?.header.op, checkpoint == nil) {
+            switch (used.isEmpty, used.first?.op == checkpoint?.op, checkpoint == nil) {
             case (true, _, _): .none
             case (false, _, true): .rotten
             case (false, true, false): .newestIntact
@@ -147,7 +217,7 @@ package struct Survey: Sendable {
         if replay.stateMissing != nil, place == nil || place?.flaw.kind == .torn { place = missing }
         do throws(DecodeError) {
             recovered = try replay.recovered()
-            recovered?.snapshot = checkpoint?.snapshot
+            recovered?.snapshot = snapshot
         } catch {
             if place == nil || place?.flaw.kind == .torn { setEnd(.rot, error.text) }
         }
@@ -172,7 +242,7 @@ package struct Survey: Sendable {
 
     /// Reads the segments that are needed behind this base, up to the first flaw.
     private mutating func replay<Failure: Error>(
-        _ checkpoint: CheckpointHeader?, _ load: (String) throws(Failure) -> [UInt8]
+        _ checkpoint: CheckpointHeader?, _ load: Load<Failure>
     ) throws(Failure) -> Replay {
         let base = checkpoint.map {
             Replay.Base(
@@ -184,10 +254,11 @@ package struct Survey: Sendable {
         var chain: UInt64 = 0
         for number in first...last {
             let name = SegmentHeader.name(number)
-            var bytes: [UInt8]?
-            if segmentNumbers.contains(number) { bytes = try load(name) }
+            var found = Result<[UInt8], Flaw>.failure(
+                Flaw(.missing, at: 0, "the file is not there"))
+            if segmentNumbers.contains(number) { found = try load(name) }
             do throws(Flaw) {
-                guard let bytes else { throw Flaw(.missing, at: 0, "the file is not there") }
+                let bytes = try found.get()
                 var reader = try SegmentReader(bytes)
                 let isFirst = number == first
                 if isFirst {

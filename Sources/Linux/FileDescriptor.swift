@@ -22,6 +22,15 @@ package struct FileDescriptor: ~Copyable, Sendable {
         return FileDescriptor(owning: copy)
     }
 
+    /// The number that the next one will get, which is the lowest that is free; nil: none is.
+    package static var lowestFree: CInt? {
+        // Standard input is open, whatever the program was started with.
+        let raw = clinux_fcntl_int(0, F_DUPFD_CLOEXEC, 0)
+        guard raw >= 0 else { return nil }
+        _ = close(raw)
+        return raw
+    }
+
     /// Gives the descriptor up without closing it.
     package consuming func release() -> CInt {
         let raw = raw

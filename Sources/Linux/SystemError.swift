@@ -27,6 +27,9 @@ package struct SystemError: Error, Equatable, CustomStringConvertible, Sendable 
     package var isMissing: Bool { code == ENOENT }
     /// A file stands where a folder was expected.
     package var isNoFolder: Bool { code == ENOTDIR }
+    /// The disk could not give a file's bytes, as of a sector that has gone bad. Not so if the file
+    /// could not be opened.
+    package var isUnreadable: Bool { call == "read" && code == EIO }
     package static var noSpace: CInt { ENOSPC }
     package static var inputOutput: CInt { EIO }
     package var isOutOfDescriptors: Bool { code == EMFILE || code == ENFILE }

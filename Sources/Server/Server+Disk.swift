@@ -43,8 +43,10 @@ final class Helpers: Sendable {
 package final class Durable {
     var store: Store
     let helpers: Helpers
-    /// What was found; nil: a blank folder, or one that could not be used and was set aside.
-    let recovered: Journal.Recovered?
+    /// Whether something was found; else the folder was blank, or could not be used and was set aside.
+    let isRecovered: Bool
+    /// What was found, until it is taken: the state and the log, which the replica has from then on.
+    private var recovered: Journal.Recovered?
     /// Whose the folder is; nil: nobody's yet.
     let identity: Identity?
     /// What was to be remembered before the folder was anybody's: a view that others have told of.
@@ -87,6 +89,13 @@ package final class Durable {
         self.helpers = helpers
         self.identity = identity
         self.recovered = recovered
+        isRecovered = recovered != nil
+    }
+
+    /// What was found, once: a second copy would stay in memory as long as the process.
+    func takeRecovered() -> Journal.Recovered? {
+        defer { recovered = nil }
+        return recovered
     }
 
     /// Opens `folder`. `peerView` is asked only when the journal alone does not suffice: for the
@@ -111,10 +120,12 @@ package final class Durable {
             resumption = try store.resume(isPeerReachable: false)
         } catch {
             guard case .refused = error, let theirs = peerView(identity.service) else {
+                // One of them may be why the journal does not suffice.
+                for words in rotten { say(words) }
                 throw error
             }
             // A replica that has stayed behind has not got what is lost here.
-            let newest = store.survey?.standing.view?.number ?? ViewNumber(0)
+            let newest = store.survey?.newestView ?? ViewNumber(0)
             guard theirs >= newest else {
                 say(
                     "another replica answers, but is in view \(theirs) only, before view \(newest) "
@@ -200,8 +211,10 @@ package final class Durable {
     }
 
     /// What the core goes on from; `executor`: as in the checkpoint.
-    func replicaState(_ executor: Executor<ServiceSet>) -> Replication.Recovered? {
-        guard let recovered, recovered.view != nil else { return nil }
+    static func replicaState(_ recovered: Journal.Recovered, _ executor: Executor<ServiceSet>)
+        -> Replication.Recovered?
+    {
+        guard recovered.view != nil else { return nil }
         do throws(DecodeError) {
             return try Replication.Recovered(
                 op: recovered.op, hash: executor.hash, view: executor.view,

@@ -1,6 +1,7 @@
 import Linux
 import Replication
 import Services
+import Storage
 import Wire
 
 /// How a replica finds the service, or finds that there is none.
@@ -122,11 +123,17 @@ extension Server {
         joining.target = settings.peers.first
         joining.nextDial = now
         joining.startAt = now + settings.joinAfterMilliseconds * 1_000_000
-        joining.isDeciding = settings.startsAsPrimary && service == nil
+        joining.isDeciding = settings.startsAsPrimary && service == nil && !mayBeMissed
         if let service {
             log.info(
                 "the folder is of service \(service), which it has not got yet: waiting for the "
                     + "other replica; to begin a new service instead, give --data another folder")
+        }
+        if let aside = durable?.store.aside, mayBeMissed, settings.startsAsPrimary {
+            log.warning(
+                "what was in the folder was put aside as \(aside), and nothing has come in its place: "
+                    + "waiting for the other replica; to begin a new service instead, give --data "
+                    + "another folder")
         }
         joining.decideBy = now + Joining.decideTimeMax
         if joining.isDeciding, settings.peers.isEmpty {
@@ -136,6 +143,14 @@ extension Server {
             log.info("a fresh backup: joining in \(settings.joinAfterMilliseconds) ms")
             joining.nextDial = joining.startAt
         }
+    }
+
+    /// The folder is blank because a start did not get to the end of beginning anew: the disk was full,
+    /// or the process was ended. What it had of a service is with the other replica, which need not
+    /// be up at this moment. A restoration is an operator's word that there is to be a new one.
+    private var mayBeMissed: Bool {
+        guard let durable, service == nil, joining.restoration == nil else { return false }
+        return !durable.store.former.isEmpty
     }
 
     /// Goes on in the view that the journal names.

@@ -64,7 +64,7 @@ extension Server {
     private func spawnBackup() {
         let address = replacementAddress
         // The first backup of a fresh service has nothing to recover from.
-        let isFirst = restart.partner == nil && durable?.recovered == nil
+        let isFirst = restart.partner == nil && durable?.isRecovered != true
         let delay = isFirst ? 0 : settings.restartDelayMilliseconds
         do {
             let program = try Processes.executablePath()

@@ -250,7 +250,7 @@ extension Server {
         if isLeading {
             guard !wasLeading else { return }
             // In the first view nobody has led before, but for this replica before a restart.
-            let isFirst = view.number == ViewNumber(1) && durable?.recovered == nil
+            let isFirst = view.number == ViewNumber(1) && durable?.isRecovered != true
             leases.beginLeading(at: Clock.monotonicNanoseconds(), isFirst: isFirst)
         } else {
             forgetTrackers()

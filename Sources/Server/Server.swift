@@ -41,9 +41,15 @@ package final class Server {
     let chunk: UnsafeMutableRawBufferPointer
     var parser = CommandParser()
     let descriptorsMax: Int
+    /// A connection that comes in gets a number below this. Those from it on are left to files, to
+    /// connections that this replica itself makes and to proofs of others' ends: a segment that
+    /// cannot be opened would end the replica, and as those who connect do so to both replicas, the
+    /// other one at the same time.
+    let acceptedMax: Int
     /// How many connections there were when the descriptors ran out; nil while they suffice.
     /// Nothing is accepted until there are fewer connections than these, or until then.
     var acceptPaused: (count: Int, until: UInt64)?
+    static let reservedDescriptors = 64
     /// Replies are owed to connections that are closed; looked at once a second.
     var isOwedToClosed = false
     var nextSweep: UInt64 = 0
@@ -145,16 +151,15 @@ package final class Server {
         let ticksPerBeat = max(1, Int(settings.heartbeatMilliseconds / Settings.tickMilliseconds))
         let timing = Timing(
             suspectTicks: ticksPerBeat * Int(settings.misses), beatTicks: ticksPerBeat)
-        if let recovered = durable?.recovered {
-            if let snapshot = recovered.snapshot {
-                do throws(DecodeError) {
-                    executor = try Executor(snapshot: snapshot)
-                } catch {
-                    preconditionFailure("the checkpoint does not decode: \(error.text)")
-                }
+        let recovered = durable?.takeRecovered()
+        if let snapshot = recovered?.snapshot {
+            do throws(DecodeError) {
+                executor = try Executor(snapshot: snapshot)
+            } catch {
+                preconditionFailure("the checkpoint does not decode: \(error.text)")
             }
         }
-        if let state = durable?.replicaState(executor) {
+        if let recovered, let state = Durable.replicaState(recovered, executor) {
             replica = Replica(
                 me: me, timing: timing, membersMax: settings.membersMax,
                 election: settings.election, seed: Entropy.next(), recovered: state)
@@ -180,6 +185,9 @@ package final class Server {
         try poller.add(heartbeats.mainFD)
         chunk = .allocate(byteCount: 256 << 10, alignment: 16)
         descriptorsMax = Processes.raiseDescriptorLimit()
+        // Of a low limit half, beside what is open now.
+        let rest = max(0, descriptorsMax - Int(FileDescriptor.lowestFree ?? 0))
+        acceptedMax = descriptorsMax - min(Self.reservedDescriptors, rest / 2)
     }
 
     deinit { chunk.deallocate() }
@@ -282,7 +290,9 @@ package final class Server {
         tickDisk()
         tickCopy()
         // Descriptors may be free again for other reasons, too.
-        if let paused = acceptPaused, connectionCount < paused.count || now >= paused.until {
+        if let paused = acceptPaused, connectionCount < paused.count || now >= paused.until,
+            mayAccept
+        {
             acceptPaused = nil
             poller.modify(listener.raw, read: true, write: false)
         }
@@ -297,6 +307,10 @@ package final class Server {
 
     private func acceptAll() {
         for _ in 0..<256 {
+            guard mayAccept else {
+                pauseAccepting()
+                return
+            }
             do {
                 guard let fd = try Sockets.accept(listener.raw) else { return }
                 let connection = add(fd, kind: .client, isConnected: true)
@@ -306,15 +320,24 @@ package final class Server {
                     log.warnOnce("\(error)")
                     return
                 }
-                // Waiting in the backlog costs nobody anything; spinning on the refusal would.
-                acceptPaused = (connectionCount, now + 1_000_000_000)
-                poller.modify(listener.raw, read: false, write: false)
-                log.warnOnce(
-                    "out of descriptors (limit \(descriptorsMax)): new connections wait; raise the"
-                        + " limit with ulimit -n")
+                pauseAccepting()
                 return
             }
         }
+    }
+
+    /// Waiting in the backlog costs nobody anything; spinning on a refusal would.
+    private func pauseAccepting() {
+        acceptPaused = (connectionCount, now + 1_000_000_000)
+        poller.modify(listener.raw, read: false, write: false)
+        log.warnOnce(
+            "out of descriptors (limit \(descriptorsMax)): new connections wait; raise the limit with"
+                + " ulimit -n")
+    }
+
+    /// Whether the next connection would get a number that it may have.
+    private var mayAccept: Bool {
+        FileDescriptor.lowestFree.map { Int($0) < acceptedMax } ?? false
     }
 
     @discardableResult

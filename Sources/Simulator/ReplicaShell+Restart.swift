@@ -119,7 +119,7 @@ extension Simulation {
     private func resume(_ drive: Drive, _ journal: OpenStore) throws(StoreError)
         -> Store.Resumption?
     {
-        let newest = journal.store.survey?.standing.view?.number ?? ViewNumber(0)
+        let newest = journal.store.survey?.newestView ?? ViewNumber(0)
         let resumption: Store.Resumption
         do throws(StoreError) {
             resumption = try journal.store.resume(isPeerReachable: false)

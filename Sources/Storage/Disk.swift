@@ -54,6 +54,22 @@ extension Disk {
         return writes
     }
 
+    /// Throws when the disk cannot reserve so many bytes; nothing stays of the try.
+    func checkRoom(_ folder: String, bytes: Int) throws(SystemError) {
+        let path = "\(folder)/room\(Store.besideSuffix)"
+        let file = try create(path)
+        do throws(SystemError) {
+            try allocate(file, bytes: bytes)
+        } catch {
+            close(file)
+            // The first failure is the one to tell of.
+            do { try remove(path) } catch {}
+            throw error
+        }
+        close(file)
+        try remove(path)
+    }
+
     /// A file that is there under its name with all of its bytes, or not at all: written beside,
     /// made durable, renamed. `size`: reserved, if more than the bytes.
     package func publish(_ folder: String, _ name: String, _ bytes: [UInt8], size: Int = 0)

@@ -79,9 +79,14 @@ extension Store {
             throw .refused(path: folder, reason: "of the replica with id \(identity.id), not \(id)")
         }
         let survey = try system { () throws(SystemError) in
-            try Survey(identity: identity, names: names) { name throws(SystemError) in
-                try disk.read("\(folder)/\(name)")
-            }
+            try Survey(
+                identity: identity, names: names,
+                load: { name throws(SystemError) in try disk.read("\(folder)/\(name)") },
+                // As good as rotten, and mended like that. Any other failure may pass by itself.
+                unreadable: { error in
+                    error.isUnreadable ? SystemError(error.call, code: error.code).description : nil
+                }
+            )
         }
         return (identity, survey)
     }
@@ -95,6 +100,11 @@ extension Store {
             try disk.syncFolder("\(folder)/aside-\(last)")
             try disk.syncFolder(folder)
         }
+    }
+
+    /// The newest folder with what was put aside.
+    static func aside(_ folder: String, _ names: [String]) -> String? {
+        names.compactMap { Survey.number($0, "aside-") }.max().map { "\(folder)/aside-\($0)" }
     }
 
     /// Whose the records are that were put aside.
@@ -115,7 +125,7 @@ extension Store {
         throws(StoreError)
     {
         let first = SegmentHeader.name(1)
-        for name in names where name.hasPrefix("segment-") || name.hasPrefix("checkpoint-") {
+        for name in names where isJournal(name) {
             if name.hasSuffix(besideSuffix) { continue }
             var isEmpty = false
             if name == first {

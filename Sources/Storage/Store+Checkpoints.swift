@@ -92,11 +92,51 @@ extension Store {
         var header = header(op, view, hash, .received)
         header.snapshotBytes = snapshot.count
         try guarded { store throws(SystemError) in
+            try store.removeSuperseded(for: op)
             try store.disk.publish(
                 store.folder, CheckpointHeader.name(op), Checkpoint.encode(header, snapshot))
             store.checkpoints.removeAll { $0.op == op }
             store.checkpoints.append(header)
             store.checkpoints.sort { $0.op > $1.op }
+        }
+    }
+
+    /// Takes away what earlier joins have left, before a state after `new` comes: who joins again and
+    /// again, and never gets to a checkpoint of its own, would fill its disk with theirs.
+    ///
+    /// Why nothing goes that is needed:
+    /// 1. Nothing is pending and no segment is being made, and with `--sync never` the journal is made
+    ///    durable here. So the journal that stands on the disk is the one that `checkpoints` tells of:
+    ///    every `restored` that was appended is in it.
+    /// 2. That journal is gone on with from the first of `checkpoints`: it was taken here, or the last
+    ///    `restored` names it. What was received and never put to use is not among them: opening
+    ///    removes it, and `restored` follows in the turn in which a state is received. That first
+    ///    one stays, and the next one, should it rot.
+    /// 3. A newer file that is not among them is of before the log was set back. A start passes it over,
+    ///    or the log has come to its op again: then the first of `checkpoints` and the log behind that
+    ///    say the same, as the segments behind either of the two that stay are still there.
+    /// 4. A file of the very op is not counted, as the state that comes takes its place: the two before
+    ///    it stay until `restored` is durable.
+    /// 5. A loss of power may bring back any of the names, which then are where they were. The next
+    ///    sync of the folder, behind the state that comes, ends that before `restored` is written.
+    private mutating func removeSuperseded(for new: OpNumber) throws(SystemError) {
+        guard !isPending, birth == nil, let file else { return }
+        let kept = Set(checkpoints.filter { $0.op != new }.prefix(2).map(\.op) + [new])
+        let names: [String]
+        do throws(SystemError) {
+            names = try disk.list(folder)
+        } catch {
+            // It is tried again with the next one; no more depends on it.
+            return
+        }
+        let superseded = names.filter { name in
+            Survey.number(name, "checkpoint-").map { !kept.contains(OpNumber($0)) } ?? false
+        }
+        guard !superseded.isEmpty else { return }
+        if options.durability == .never { try disk.sync(file) }
+        checkpoints.removeAll { !kept.contains($0.op) }
+        for name in superseded {
+            do throws(SystemError) { try disk.remove("\(folder)/\(name)") } catch { return }
         }
     }
 

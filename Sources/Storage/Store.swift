@@ -95,6 +95,8 @@ package struct Store: ~Copyable {
     /// The instances that the folder's replica was before its records could not be read, as far as
     /// they have been put aside. No process of them can be running: it would need this folder.
     package private(set) var former: [Instance] = []
+    /// The newest folder in which something was put aside; nil: there is none.
+    package private(set) var aside: String?
     /// What opening found; nil when the folder is blank, and once `resume` has given it away.
     package private(set) var survey: Survey?
     package internal(set) var counts = Counts()
@@ -141,6 +143,7 @@ package struct Store: ~Copyable {
             (identity, survey) = try Self.look(folder, disk, opened.names, service, id)
             if identity == nil { try Self.settle(folder, disk, opened.names) }
             former = Self.former(folder, disk, opened.names)
+            aside = Self.aside(folder, opened.names)
         } catch {
             disk.close(lock)
             throw error
@@ -212,6 +215,9 @@ package struct Store: ~Copyable {
         precondition(identity.instance != self.identity?.instance, "the same instance again")
         var path = ""
         try guarded { store throws(SystemError) in
+            // A disk that has no room for the new journal keeps the old one where it is: once that is
+            // aside and nothing in its place, the folder is blank.
+            try store.disk.checkRoom(store.folder, bytes: store.options.segmentBytes)
             let names = try store.disk.list(store.folder)
             var number = 1
             while names.contains("aside-\(number)") { number += 1 }
@@ -230,20 +236,23 @@ package struct Store: ~Copyable {
             try store.disk.syncFolder(store.folder)
         }
         if let old = self.identity { former.append(old.instance) }
+        aside = path
         self.identity = nil
         try create(identity)
         return path
     }
 
-    /// What is put aside of these: segments by their numbers, then the rest.
+    /// What is put aside of these: segments by their numbers, then the rest of what is the journal's.
+    /// Anything else stays: `lost+found` and what is mounted here could not be moved, ever.
     private static func inOrderOfRenewal(_ names: [String]) -> [String] {
         let numbers = names.compactMap { Survey.number($0, "segment-") }.sorted()
         let segments = numbers.map { SegmentHeader.name($0) }
-        return segments
-            + names.filter { name in
-                name != "identity" && name != "lock" && !name.hasPrefix("aside-")
-                    && !segments.contains(name)
-            }
+        return segments + names.filter { isJournal($0) && !segments.contains($0) }
+    }
+
+    /// Whether a file of this name in the folder is a segment or a checkpoint, or was to be one.
+    static func isJournal(_ name: String) -> Bool {
+        name.hasPrefix("segment-") || name.hasPrefix("checkpoint-")
     }
 
     // MARK: Appending

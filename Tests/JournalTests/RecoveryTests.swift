@@ -193,6 +193,77 @@ private struct Folder {
         #expect(survey.tail == nil)
     }
 
+    /// What lies behind a flaw is not used, but what it names as chosen must be known to a replica from
+    /// which everything is to come.
+    @Test func theNewestViewBehindAFlaw() {
+        var generator = Generator(state: 7)
+        func view(_ number: UInt64) -> [Record] { [.view(Sample.view(number, &generator))] }
+        let promise = Record.promised(number: ViewNumber(50), Sample.attempt(&generator))
+        let first = SegmentFile(writes: [view(3), [.entry(Sample.entry(1))]])
+        let second = SegmentFile(
+            number: 2, firstOp: 2, previous: first.chain,
+            writes: [view(5), [.entry(Sample.entry(2))], view(7), [promise]])
+        let header = CheckpointHeader(
+            identity: Sample.identity, op: OpNumber(2), view: ViewNumber(9), hash: .beginning,
+            segment: 2, segmentChecksum: second.header.checksum, origin: .taken,
+            snapshotBytes: 4, salt: 1)
+        let whole = [
+            "segment-1": first.bytes, "segment-2": second.bytes,
+            "checkpoint-2": Checkpoint.encode(header, [1, 2, 3, 4]),
+        ]
+        func newest(_ names: [String], _ spoil: (inout [String: [UInt8]]) -> Void) -> String {
+            var files = whole.filter { names.contains($0.key) }
+            spoil(&files)
+            let survey = Survey(identity: Sample.identity, names: files.keys.sorted()) {
+                files[$0] ?? []
+            }
+            return "\(survey.newestView) \(survey.place.map { "\($0.flaw.kind)" } ?? "intact")"
+        }
+        let segments = ["segment-1", "segment-2"]
+        #expect(newest(segments) { _ in } == "7 intact")
+        #expect(newest(segments) { $0["segment-1"]?[50] ^= 1 } == "7 rot")
+        #expect(newest(segments) { $0["segment-1"]?[first.places[0] + 30] ^= 1 } == "7 rot")
+        #expect(newest(segments) { $0["segment-1"] = nil } == "7 missing")
+        // Behind the flaw in its own segment.
+        #expect(newest(segments) { $0["segment-2"]?[second.places[0] + 30] ^= 1 } == "7 rot")
+        #expect(newest(segments) { $0["segment-2"]?[second.places[2] + 30] ^= 1 } == "5 rot")
+        #expect(newest(segments) { $0["segment-2"]?[50] ^= 1 } == "3 rot")
+        let all = segments + ["checkpoint-2"]
+        #expect(newest(all) { $0["segment-2"]?[50] ^= 1 } == "9 rot")
+        // Another replica's are none of this one's.
+        let foreign = SegmentFile(number: 2, identity: Folder.stranger, writes: [view(11)])
+        #expect(newest(segments) { $0["segment-2"] = foreign.bytes } == "3 foreign")
+    }
+
+    private struct ReadError: Error, Equatable { var code: Int }
+
+    /// A file whose bytes the disk does not give is as good as rotten; any other failure ends the start.
+    @Test func unreadableFiles() throws {
+        let folder = Folder(.newestIntact, .intact)
+        func survey(without name: String, code: Int = 5) throws(ReadError) -> Survey {
+            try Survey(
+                identity: Sample.identity, names: folder.files.keys.sorted(),
+                load: { file throws(ReadError) in
+                    if file == name { throw ReadError(code: code) }
+                    return folder.files[file] ?? []
+                }, unreadable: { $0.code == 5 ? "gone" : nil })
+        }
+        let older = try survey(without: "checkpoint-8")
+        #expect(older.checkpointState == .olderIntact && older.place == nil)
+        #expect(older.checkpoints.first?.flaw == Flaw(.rot, at: 0, "gone"))
+        #expect(older.recovered?.last == OpNumber(12))
+        #expect(older.recovered?.snapshot?.count == 50)
+        let segment = try survey(without: "segment-3")
+        #expect(segment.place?.file == "segment-3")
+        #expect(segment.place?.flaw == Flaw(.rot, at: 0, "gone"))
+        #expect(segment.place?.op == OpNumber(9))
+        // It is not needed.
+        #expect(try survey(without: "segment-1").place == nil)
+        for name in ["checkpoint-8", "segment-3"] {
+            #expect(throws: ReadError(code: 13)) { _ = try survey(without: name, code: 13) }
+        }
+    }
+
     @Test func rowsAreThoseOfTheManual() throws {
         let root = URL(filePath: #filePath).deletingLastPathComponent()
             .deletingLastPathComponent().deletingLastPathComponent()

@@ -174,28 +174,119 @@ extension Disks {
             }
         }
 
-        /// Not a torn tail, not an empty folder: a disk that cannot be read.
+        /// Not a torn tail, not an empty folder: files that cannot be opened, or not for now.
         @Test func unreadableAtTheStart() throws {
             try with { (pair, disks) throws in
                 try pair.begin()
                 try Filler.fill(pair) { !checkpoints(pair, 1).isEmpty }
                 try pair.kill([1])
-                for name in ["segment-", "checkpoint-", "identity"] {
-                    let before = try Snapshot(pair.folder(1))
-                    for call in ["open", "read"] where call == "open" || name != "identity" {
-                        try disks[1].set(["\(call) \(name) 0 1 5"])
-                        try pair.start(1, "backup")
-                        #expect(try pair.cluster.waitForExit(pair.name(1)) == 74)
-                        let last = pair.cluster.said(pair.name(1), "err").split(separator: "\n")
-                            .last
-                        let words = "pollsrv: --data \(call) \(pair.folder(1))/\(name)"
-                        #expect(last?.hasPrefix(words) == true, "\(last ?? "")")
-                    }
-                    #expect(try Snapshot(pair.folder(1)) == before)
+                let before = try Snapshot(pair.folder(1))
+                for (call, name, code) in [
+                    ("open", "segment-", EIO), ("open", "checkpoint-", EMFILE),
+                    ("open", "identity", EIO), ("read", "segment-", ENOMEM),
+                    ("read", "identity", EIO),
+                ] {
+                    try disks[1].set(["\(call) \(name) 0 1 \(code)"])
+                    try pair.start(1, "backup")
+                    #expect(try pair.cluster.waitForExit(pair.name(1)) == 74)
+                    let last = pair.cluster.said(pair.name(1), "err").split(separator: "\n").last
+                    let words = "pollsrv: --data \(call) \(pair.folder(1))/\(name)"
+                    #expect(last?.hasPrefix(words) == true, "\(last ?? "")")
                 }
+                #expect(try Snapshot(pair.folder(1)) == before)
                 try disks[1].heal()
                 try pair.start(1, "backup")
                 try pair.checkBoth()
+            }
+        }
+
+        /// What the disk cannot give of a segment or checkpoint is as good as rotten: made up for by the
+        /// rest of the journal or by the other replica, and refused without that.
+        @Test func unreadableSectors() throws {
+            try with { (pair, disks) throws in
+                try pair.begin()
+                try Filler.fill(pair) { checkpoints(pair, 1).count == 2 }
+                try pair.waitForResults()
+                try pair.kill([1])
+                let folder = pair.folder(1)
+                let newest = checkpoints(pair, 1).compactMap { Int($0.dropFirst(11)) }.max() ?? 0
+                let name = "checkpoint-\(newest)"
+                try disks[1].set(["read \(name) 0 0 \(FaultDisk.inputOutput)"])
+                try pair.start(1, "backup")
+                try pair.checkBoth()
+                let said = pair.cluster.said(pair.name(1), "err")
+                let words = "\(folder)/\(name) is rotten (offset 0: read: Input/output error); the "
+                #expect(said.contains(words), "\(said)")
+
+                try pair.kill([1])
+                try disks[1].set(["read segment- 0 0 \(FaultDisk.inputOutput)"])
+                try pair.start(1, "backup")
+                try pair.checkBoth()
+                #expect(names(pair, 1).contains("aside-1"))
+
+                try pair.kill([0, 1])
+                let before = try Snapshot(folder)
+                try pair.start(1, "backup")
+                #expect(try pair.cluster.waitForExit(pair.name(1), within: 30) == 74)
+                let last = pair.cluster.said(pair.name(1), "err").split(separator: "\n").last ?? ""
+                #expect(last.contains("--data \(folder)/segment-"), "\(last)")
+                #expect(last.contains("Input/output error"), "\(last)")
+                #expect(try Snapshot(folder) == before, "something was touched")
+                try disks[1].heal()
+                for index in 0...1 { try pair.start(index, "backup") }
+                try pair.checkBoth()
+            }
+        }
+
+        /// The disk is full when a rotten journal is to be begun anew. Before anything is moved that
+        /// changes nothing; if it comes out later the folder is left blank, and is not taken for one in
+        /// which a service may begin.
+        @Test func aRenewalThatFails() throws {
+            try with(clients: 0) { (pair, disks) throws in
+                try pair.begin(ledger: false)
+                let leader = try pair.leader()
+                let client = try RawClient(pair.cluster.ports[leader])
+                for number in 1...5 {
+                    #expect(try client.ask("VOTE.OPEN v ROLL open") == .number(number))
+                }
+                // Their journals end with a mark, behind which nothing looks torn.
+                usleep(300_000)
+                let service = try pair.cluster.info(pair.cluster.ports[leader])["service"]
+                try pair.kill([leader])
+                let folder = pair.folder(leader)
+                let url = URL(filePath: "\(folder)/segment-1")
+                var bytes = try Data(contentsOf: url)
+                bytes[(try #require(bytes.lastIndex { $0 != 0 })) / 2] ^= 4
+                try bytes.write(to: url)
+
+                let found = try Snapshot(folder)
+                try disks[leader].set(["fallocate * 0 0 \(FaultDisk.noSpace)"])
+                try pair.start(leader, "primary")
+                #expect(try pair.cluster.waitForExit(pair.name(leader), within: 30) == 74)
+                #expect(try Snapshot(folder) == found, "something was touched")
+
+                try disks[leader].set(["fallocate * 1 0 \(FaultDisk.noSpace)"])
+                try pair.start(leader, "primary")
+                #expect(try pair.cluster.waitForExit(pair.name(leader), within: 30) == 74)
+                let words = "fallocate \(folder)/segment-1.new: No space left on device"
+                #expect(pair.cluster.said(pair.name(leader), "err").contains(words))
+                #expect(!names(pair, leader).contains("identity"))
+
+                try pair.kill([1 - leader])
+                try disks[leader].heal()
+                let before = pair.cluster.said(pair.name(leader), "err").utf8.count
+                try pair.start(leader, "primary")
+                // Longer than a primary waits for an answer before it begins a service.
+                sleep(5)
+                let all = pair.cluster.said(pair.name(leader), "err")
+                let said = String(decoding: Array(all.utf8.dropFirst(before)), as: UTF8.self)
+                #expect(!said.contains("beginning a new service"), "\(said)")
+                #expect(said.contains("put aside as \(folder)/aside-1"), "\(said)")
+                #expect(!names(pair, leader).contains("identity"))
+                try pair.start(1 - leader, "backup")
+                try pair.waitForPair()
+                let again = try pair.cluster.info(pair.cluster.ports[leader])["service"]
+                #expect(service != nil && again == service)
             }
         }
 

@@ -9,6 +9,8 @@ final class DiskPair {
     let names: [String]
     /// Added to the flags of each start.
     var flags: [String] = []
+    /// A command that runs each server, if not by itself.
+    var prefix: [String] = []
     /// What each server's environment has beside our own.
     var environments: [[String: String]] = [[:], [:]]
     private(set) var servers: [Process?] = [nil, nil]
@@ -49,9 +51,10 @@ final class DiskPair {
     @discardableResult
     func start(_ index: Int, _ mode: String) throws -> Process {
         let (own, peer) = (cluster.ports[index], cluster.ports[1 - index])
+        let command = prefix + [Cluster.binaries.appending(path: "pollsrv").path]
         let process = try cluster.start(
-            name(index), "pollsrv",
-            [
+            name(index), prefix.isEmpty ? "pollsrv" : "/usr/bin/env",
+            (prefix.isEmpty ? [] : command) + [
                 "--\(mode)", "--listen", "127.0.0.1:\(own)", "--peer", "127.0.0.1:\(peer)",
                 "--data", folder(index), "--heartbeat", "100ms", "--no-restart", "--rooms",
                 cluster.folder.appending(path: "rooms").path,

@@ -21,6 +21,26 @@ extension Disks {
             try bytes.write(to: url)
         }
 
+        private func newestCheckpoint(_ folder: String) throws -> String {
+            let names = try FileManager.default.contentsOfDirectory(atPath: folder)
+            let ops = names.compactMap { name in
+                name.hasPrefix("checkpoint-") ? Int(name.dropFirst(11)) : nil
+            }
+            guard let op = ops.max() else { throw Trouble("no checkpoint in \(folder)") }
+            return "\(folder)/checkpoint-\(op)"
+        }
+
+        /// Flips a bit in the head of the first segment that the newest checkpoint needs.
+        private func flipHead(_ folder: String) throws {
+            let checkpoint = try Data(
+                contentsOf: URL(filePath: try newestCheckpoint(folder)))
+            let number = checkpoint[72..<80].reversed().reduce(0) { $0 << 8 | Int($1) }
+            let url = URL(filePath: "\(folder)/segment-\(number)")
+            var bytes = try Data(contentsOf: url)
+            bytes[50] ^= 4
+            try bytes.write(to: url)
+        }
+
         /// The last record of all, of servers that had nothing to do for a moment: what they have
         /// answered for does not pass for a write that never ended.
         @Test func theLastRecord() throws {
@@ -79,20 +99,24 @@ extension Disks {
 
         /// A replica that has stayed behind may lack what is lost here: the folder's replica begins
         /// anew only for one that is as far as its own journal.
-        @Test func aPeerThatIsBehind() throws {
+        /// With nothing before the flaw the view stands in the checkpoint, or behind the flaw.
+        @Test(arguments: [false, true]) func aPeerThatIsBehind(isInHead: Bool) throws {
             let pair = try DiskPair(clients: 0)
             defer { pair.end() }
             try pair.begin()
             try pair.ledger.waitForMore(60)
             pair.ledger.end()
             let leader = try pair.leader()
+            if isInHead {
+                try Filler.fill(pair) { (try? newestCheckpoint(pair.folder(leader))) != nil }
+            }
             let info = try pair.cluster.info(pair.cluster.ports[leader])
             let service = try #require(info["service"])
             let view = try #require(info["view"].flatMap { Int($0) })
             #expect(view > 1, "no view is older")
-            try pair.kill([0, 1])
+            try pair.kill([0, 1], atOnce: true)
             let folder = pair.folder(leader)
-            try flip(folder)
+            if isInHead { try flipHead(folder) } else { try flip(folder) }
             let before = try Snapshot(folder)
             func start(_ name: String, besides view: Int) throws -> (Process, FakeServer) {
                 let peer = try FakeServer(
@@ -113,7 +137,7 @@ extension Disks {
             let said = pair.cluster.said("refused", "err")
             let why = "is in view \(view - 1) only, before view \(view) of this journal"
             #expect(said.contains(why), "\(said)")
-            let place = #/--data .*/segment-1: offset [0-9]+, op [0-9]+: /#
+            let place = #/--data .*/segment-[0-9]+: offset [0-9]+, op [0-9]+: /#
             #expect(said.split(separator: "\n").last?.firstMatch(of: place) != nil, "\(said)")
             #expect(try Snapshot(folder) == before, "something was touched")
 

@@ -136,6 +136,37 @@ extension Disks {
             }
         }
 
+        /// The folder of a restored service is made in the same moment.
+        @Test(.enabled(if: canMount, "it takes the right to mount")) func noSpaceForACopy() throws {
+            try with { (cluster) throws in
+                let data = path(cluster)
+                try makeFolder(cluster)
+                let copy = cluster.folder.appending(path: "copy").path
+                try cluster.start("copied", "pollsrv", flags(cluster))
+                _ = try cluster.eventually("a copy") { () -> Bool? in
+                    let servers = "127.0.0.1:\(cluster.ports[0])"
+                    let name = "copying\(cluster.processes.count)"
+                    try cluster.start(name, "pollctl", ["backup", copy, "--servers", servers])
+                    return try cluster.waitForExit(name) == 0 ? true : nil
+                }
+                let process = try #require(cluster.processes["copied"])
+                kill(process.processIdentifier, SIGKILL)
+                process.waitUntilExit()
+
+                let small = "mount -t tmpfs -o size=1m none '\(data)'"
+                let server = Cluster.binaries.appending(path: "pollsrv").path
+                try cluster.start(
+                    "small", "/usr/bin/env",
+                    mounting(small) + [server] + flags(cluster, ["--restore", copy]))
+                #expect(try cluster.waitForExit("small", within: 10) == 74)
+                let ended = try #require(cluster.processes["small"])
+                #expect(ended.terminationReason == .exit, "ended by a signal")
+                let said = cluster.said("small", "err")
+                let words = "fallocate \(data)/segment-1.new: No space left on device"
+                #expect(said.contains(words), "\(said)")
+            }
+        }
+
         /// The bound of a file's size, and its signal, are no space like any other.
         @Test func fileSizeLimit() throws {
             try with { (cluster) throws in

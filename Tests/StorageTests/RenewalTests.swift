@@ -85,6 +85,51 @@ import Wire
         #expect(ends > 0 && blanks > 0)
     }
 
+    /// Of others' files and folders some cannot be moved: `lost+found`, what is mounted there.
+    @Test func whatIsNotTheJournalsStays() throws {
+        let files = SimulatedDisk()
+        try Self.rotten(files, in: 1, checkpoints: false)
+        let others = ["lost+found", "notes", "checkpoint", "segments"]
+        for name in others + ["checkpoint-9", "checkpoint-10.new"] {
+            let path = "/d/\(name)"
+            files.close(try files.create(path))
+        }
+        var fresh = Sample.identity
+        fresh.instance = Instance(77)
+        var store = try Store(
+            folder: "/d", service: nil, id: nil, disk: files, options: Self.options())
+        _ = try store.resume(isPeerReachable: true)
+        #expect(try store.renew(fresh) == "/d/aside-1")
+        let names = files.state.withLock { $0.names }
+        for name in others {
+            #expect(names.contains("/d/\(name)") && !names.contains("/d/aside-1/\(name)"))
+        }
+        for name in ["segment-1", "checkpoint-9", "checkpoint-10.new", "identity"] {
+            #expect(names.contains("/d/aside-1/\(name)"), "\(name)")
+        }
+        #expect(!names.contains("/d/checkpoint-9"))
+    }
+
+    /// A disk that has no room for the new journal: the old one is where it was.
+    @Test func withoutRoomNothingIsMoved() throws {
+        let files = SimulatedDisk()
+        try Self.rotten(files, in: 1, checkpoints: false)
+        let before = files.state.withLock { $0.names }
+        var fresh = Sample.identity
+        fresh.instance = Instance(77)
+        do {
+            var store = try Store(
+                folder: "/d", service: nil, id: nil, disk: files, options: Self.options())
+            _ = try store.resume(isPeerReachable: true)
+            files.state.withLock { $0.isFull = true }
+            let code = SystemError.noSpace
+            #expect(throws: SystemError("allocate", "/d/room.new", code: code)) {
+                _ = try store.renew(fresh)
+            }
+        }
+        #expect(files.state.withLock { $0.names } == before)
+    }
+
     /// Killed when the last file was aside and no more; then the folder is found blank, somebody
     /// begins in it, and the power goes before anything new is there.
     @Test func aFolderFoundBlankStaysBlank() throws {

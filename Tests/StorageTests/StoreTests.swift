@@ -487,6 +487,81 @@ private func refusal(_ body: () throws -> Void) -> StoreError? {
         #expect(try open(disk).recovered?.snapshot == [6, 2])
     }
 
+    /// One after the other comes and is put to use, and the joins come to nothing: what stays is no
+    /// more than what a start may need.
+    @Test(arguments: [Store.Durability.always, .never], [true, false])
+    func statesOfJoinsThatFail(durability: Store.Durability, isReopened: Bool) throws {
+        let disk = SimulatedDisk()
+        let options = Script.options(durability)
+        func checkpoints() -> Int {
+            disk.state.withLock { $0.names }.count { $0.hasPrefix("/d/checkpoint-") }
+        }
+        func take(_ op: OpNumber, _ store: inout Store) throws {
+            try store.receive(
+                op: op, view: ViewNumber(1), hash: .beginning, snapshot: Model.snapshot(op))
+            try store.append([.restored(LogEnd(view: ViewNumber(1), op: op), hash: .beginning)])
+            try store.sync()
+        }
+        let ops = (1...10).map { OpNumber($0 * 10) }
+        for some in isReopened ? ops.map({ [$0] }) : [ops] {
+            do {
+                var store = try open(disk, options: options).store
+                for op in some {
+                    try take(op, &store)
+                    #expect(checkpoints() <= 3, "after \(op)")
+                }
+            }
+            disk.state.withLock { $0.kill() }
+            let recovered = try open(disk, options: options).recovered
+            let op = try #require(some.last)
+            #expect(recovered?.op == op && recovered?.snapshot == Model.snapshot(op))
+        }
+    }
+
+    /// The power goes at any call while states come, older ones than before among them: a start finds
+    /// the last that was put to use.
+    @Test(arguments: [Store.Durability.always, .never])
+    func thePowerGoesWhileStatesCome(durability: Store.Durability) throws {
+        let ops = [5, 9, 12, 3, 7, 10, 4, 12, 14, 15].map { OpNumber($0) }
+        let options = Script.options(durability)
+        var generator = Generator(seed: 3)
+        var ends = 0
+        for budget in Array(0..<120) + Array(stride(from: 120, to: 6_000, by: 17)) {
+            let disk = SimulatedDisk()
+            var done = 0
+            do {
+                var store = try open(disk, options: options).store
+                disk.state.withLock { $0.budget = budget }
+                do {
+                    for op in ops {
+                        try store.receive(
+                            op: op, view: ViewNumber(1), hash: .beginning,
+                            snapshot: Model.snapshot(op))
+                        try store.append([
+                            .restored(LogEnd(view: ViewNumber(1), op: op), hash: .beginning),
+                            entry(op.next.rawValue),
+                        ])
+                        try store.sync()
+                        done += 1
+                    }
+                    ends += 1
+                } catch {
+                    #expect(disk.state.withLock { $0.isOff })
+                }
+            }
+            disk.state.withLock { $0.losePower(&generator) }
+            let recovered = try open(disk, options: options).recovered
+            let op = try #require(recovered?.op)
+            let state = op == OpNumber(0) ? nil : Model.snapshot(op)
+            #expect(recovered?.snapshot == state, "budget \(budget)")
+            // Which one `--sync never` comes back to is not promised.
+            let from = durability == .always ? done : 0
+            let possible = [OpNumber(0)] + ops
+            #expect(possible[from...min(done + 1, ops.count)].contains(op), "budget \(budget)")
+        }
+        #expect(ends > 10)
+    }
+
     @Test func foreignFoldersAreRefused() throws {
         let disk = SimulatedDisk()
         do {
