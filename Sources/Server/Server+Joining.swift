@@ -267,6 +267,7 @@ extension Server {
         let id = ServiceID(high: Entropy.next(), low: Entropy.next())
         service = id
         log.info("beginning a new service \(id): \(reason)")
+        dropStrangers()
         restart.nextSpawn = now + Restart.graceNanoseconds
         if let restoration = joining.restoration {
             joining.restoration = nil

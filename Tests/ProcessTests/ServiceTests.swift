@@ -81,5 +81,45 @@ extension ProcessSuite {
                 #expect(later["witnesses"] == "0")
             }
         }
+
+        /// 1. Another service's primary finds a backup that is in none yet.
+        /// 2. That joins this service; the other goes on to the view that this one is in.
+        /// 3. The other is stopped.
+        @Test func aBackupHasNoTiesToAServiceThatItIsNotIn() throws {
+            try with { cluster in
+                let ports = try Cluster.freePorts(2)
+                func start(_ name: String, _ mode: String, _ port: UInt16, _ peer: UInt16) throws {
+                    let addresses = [
+                        "--listen", "127.0.0.1:\(port)", "--peer", "127.0.0.1:\(peer)",
+                    ]
+                    try cluster.start(name, "pollsrv", ["--\(mode)"] + addresses + Self.flags)
+                }
+                try cluster.backup(Self.flags)
+                _ = try cluster.eventually("it to listen") { try? RawClient(cluster.ports[1]) }
+                try start("other", "primary", ports[0], cluster.ports[1])
+                _ = try cluster.eventually("the other service") {
+                    (try? RawClient(ports[0]).ask("VOTE.OPEN x ROLL open")) == .number(1)
+                        ? true : nil
+                }
+                // Nobody is at the peer's address: this service begins at once.
+                try start("primary", "primary", cluster.ports[0], 1)
+                let pair = try cluster.waitForPair()
+                try start("others", "backup", ports[1], ports[0])
+                _ = try cluster.eventually("another pair") {
+                    (try? cluster.info(ports[0]))?["state"] == "pair" ? true : nil
+                }
+                usleep(300_000)
+                #expect(try RawClient(ports[0]).ask("REPLICA STOP") == .text("OK"))
+                for name in ["other", "others"] { #expect(try cluster.waitForExit(name) == 0) }
+                usleep(300_000)
+                #expect(
+                    try RawClient(cluster.ports[0]).ask("VOTE.OPEN x ROLL open") == .number(1))
+                for port in cluster.ports {
+                    let now = try cluster.info(port)
+                    #expect(now["view"] == pair["view"], "\(cluster.words)")
+                    #expect(now["state"] == "pair" && now["stalled"] != "1", "\(cluster.words)")
+                }
+            }
+        }
     }
 }
