@@ -261,6 +261,7 @@ extension Server {
             preconditionFailure("the primary's state at op \(op) does not decode: \(error.text)")
         }
         precondition(executor.op == op, "state of \(executor.op) sent as of \(op)")
+        joining.hasHadState = true
         replaceVoters()
         restartClocks()
     }

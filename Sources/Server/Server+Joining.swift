@@ -24,6 +24,10 @@ struct Joining {
     var lastReason = ""
     /// What a new service begins with; nil: with nothing, or it has begun.
     var restoration: Restoration?
+    /// Whether this process has ever had the state of a service, by which a view may count on it.
+    var hasHadState = false
+    /// Where the members were of a service that this replica has forgotten.
+    var lastKnown: [Address] = []
 
     static let delayMin: UInt64 = 20_000_000
     static let delayMax: UInt64 = 1_000_000_000
@@ -211,9 +215,8 @@ extension Server {
     /// The known primary, the servers of the command line and the members of the last view in
     /// turn: each may know more than the others.
     private func alternateTarget() {
-        let members = replica.view?.members ?? []
-        var known = members.prefix(1).map(\.address) + settings.peers
-        known += members.dropFirst().map(\.address)
+        let members = replica.view?.members.map(\.address) ?? joining.lastKnown
+        let known = members.prefix(1) + settings.peers + members.dropFirst()
         var targets: [Address] = []
         for address in known where address != me.address && !targets.contains(address) {
             targets.append(address)
@@ -275,6 +278,7 @@ extension Server {
             if exitCode == nil { adopt(restoration) }
             guard exitCode == nil else { return }
         }
+        joining.hasHadState = true
         step(.create(after: executor.end, hash: executor.hash))
         if let catalogue = settings.catalogue {
             batch.append(Request(command: RoomCommand.catalogue(catalogue).encode()))
@@ -284,6 +288,23 @@ extension Server {
         }
     }
 
+    /// Begins anew as a replica that has never heard of a service. It was in no view, and never had a state
+    /// for which one could name it: so nobody counts on anything that it has said.
+    private func forgetService() {
+        service = nil
+        joining.lastKnown = replica.view?.members.map(\.address) ?? joining.lastKnown
+        dropStrangers()
+        // They know the service's views, and take what is said here for its words.
+        for case let connection? in connections
+        where connection.kind == .client && connection.version == .resp3 {
+            close(connection)
+        }
+        held = HeldBallots()
+        replica = Replica(
+            me: me, timing: replica.timing, membersMax: settings.membersMax,
+            election: settings.election, seed: Entropy.next())
+    }
+
     func onJoinFailed(_ reason: String, isPlaceTaken: Bool) {
         if isPlaceTaken {
             log.error("cannot join: \(reason); exiting")
@@ -291,11 +312,7 @@ extension Server {
             return
         }
         // It is not bound to a service of which it has nothing, not even a folder.
-        if replica.view == nil, durable == nil {
-            service = nil
-            // They know the views of the service that it leaves.
-            for (_, connection) in witnessConnections { close(connection) }
-        }
+        if !joining.hasHadState, durable == nil { forgetService() }
         joining.lastReason = reason
         log.infoOnce("joining did not succeed (\(reason)); trying again")
         joining.failures = min(joining.failures + 1, 6)

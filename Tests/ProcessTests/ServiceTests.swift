@@ -121,5 +121,40 @@ extension ProcessSuite {
                 }
             }
         }
+
+        /// A service ends while a backup in memory is about to join it, and another begins in its place.
+        @Test func whatHasNothingIsNotBoundToAServiceThatHasEnded() throws {
+            try with { cluster in
+                let member = "0.1.aaaa.1.1@127.0.0.1:1"
+                let view = "7 \(member) - aaaa 0"
+                let first = try FakeServer { _, request in
+                    let words = FakeServer.words(request)
+                    guard words.starts(with: ["PEER", "hello"]), words.count > 2 else {
+                        return words.contains("join") ? nil : ""
+                    }
+                    let service = String(repeating: "5", count: 32)
+                    return FakeServer.command([
+                        "PEER", "hello", words[2], service, "member", member, view, "sticky", "-",
+                        "-",
+                    ]) + FakeServer.command(["PEER", "view", view])
+                }
+                let ports = cluster.ports.map { "127.0.0.1:\($0)" }
+                try cluster.start(
+                    "backup", "pollsrv",
+                    ["--listen", ports[1], "--join", "127.0.0.1:\(first.port),\(ports[0])"]
+                        + Self.flags)
+                _ = try cluster.eventually("a join that fails") {
+                    cluster.said("backup", "err").contains("joining did not succeed") ? true : nil
+                }
+                first.stop()
+                try cluster.start(
+                    "primary", "pollsrv",
+                    ["--primary", "--listen", ports[0], "--peer", "127.0.0.1:1"] + Self.flags)
+                _ = try cluster.eventually("a pair", within: 10) {
+                    let info = try? cluster.info(cluster.ports[1])
+                    return info?["state"] == "pair" && info?["view"] == "2" ? true : nil
+                }
+            }
+        }
     }
 }
