@@ -205,7 +205,7 @@ extension Server {
             refuseReads()
             switchover = nil
         }
-        joining.onEntered()
+        joining.onEntered(now)
         if settings.startedBy != nil { Processes.outliveParent() }
         let wasLeading = driver.isLeading
         onViewForDriver(isPrimary: isPrimary)

@@ -28,6 +28,8 @@ struct Joining {
     var hasHadState = false
     /// Where the members were of a service that this replica has forgotten.
     var lastKnown: [Address] = []
+    /// When a primary alone in its view next looks for another.
+    var nextSearch: UInt64 = 0
 
     static let delayMin: UInt64 = 20_000_000
     static let delayMax: UInt64 = 1_000_000_000
@@ -41,8 +43,9 @@ struct Joining {
 
     mutating func retrySoon(_ now: UInt64) { nextDial = now + Self.delayMin }
 
-    mutating func onEntered() {
+    mutating func onEntered(_ now: UInt64) {
         isDeciding = false
+        nextSearch = now + Self.delayMax
         delay = Self.delayMin
         failures = 0
         lastReason = ""
@@ -259,9 +262,41 @@ extension Server {
         addresses.removeAll { address in
             view.members.contains { links[$0.instance] != nil && $0.address == address }
         }
+        addresses += rivalAddresses(view)
+        let start = Clock.monotonicNanoseconds()
         for address in calls.due(addresses, now, jitter: Entropy.next()) {
             dial(address, kind: .calling(address))
         }
+        // The loop waits while a name is resolved: not for more than a hundredth of the time.
+        let spent = Clock.monotonicNanoseconds() - start
+        joining.nextSearch = max(joining.nextSearch, now + 100 * spent)
+    }
+
+    /// Where another may lead the service that this primary, alone in its view, has gone on without, or that
+    /// has gone on without this one: people may have promoted it by force behind a cut. It is alone as
+    /// well, so when the cut is over neither has a backup by which to meet the other. Once a second.
+    private func rivalAddresses(_ view: View) -> [Address] {
+        guard isPrimary, view.backups.isEmpty, now >= joining.nextSearch, cutInstances.isEmpty,
+            !replica.isAdmitting, !joining.isProbing,
+            // While it may be the newcomer of two on copies of a folder it is for the other to call.
+            durable == nil || now > startedAt + Self.newcomerNanoseconds
+        else { return [] }
+        joining.nextSearch = now + Joining.delayMax
+        var taken = [me.address]
+        // The replacement that it has started there comes by itself, when its time has come.
+        if restart.child != nil, let address = restart.childAddress { taken.append(address) }
+        for case let connection? in connections {
+            guard case .link(let instance) = connection.kind, links[instance] === connection,
+                let peer = peers[instance]
+            else { continue }
+            taken.append(peer.member.address)
+        }
+        var addresses: [Address] = []
+        for address in settings.peers + (restart.partner.map { [$0.address] } ?? [])
+        where !taken.contains(address) && !addresses.contains(address) {
+            addresses.append(address)
+        }
+        return addresses
     }
 
     func createService(_ reason: String) {

@@ -188,7 +188,7 @@ extension Server {
         exitCode = exitCode ?? 74
     }
 
-    private static var newcomerNanoseconds: UInt64 { 10_000_000_000 }
+    static var newcomerNanoseconds: UInt64 { 10_000_000_000 }
 
     private func register(_ hello: PeerHello, _ connection: Connection, wasDialed: Bool) {
         let instance = hello.member.instance
