@@ -153,7 +153,9 @@ extension Server {
         case .entered(let view): onEntered(view)
         case .removed(let view): onRemoved(view)
         case .sendState(let learner, let join, _): sendState(to: learner, join)
-        case .stateKept(let op): log.detail("no more than the log behind op \(op) is missing here")
+        case .stateKept(let op):
+            log.detail("no more than the log behind op \(op) is missing here")
+            forgetBallotsOfOthers()
         case .restore(let op, let snapshot): restore(op, snapshot)
         case .truncated: refuseWaiters()
         case .joinFailed(let reason, let isPlaceTaken):
@@ -262,6 +264,7 @@ extension Server {
         }
         precondition(executor.op == op, "state of \(executor.op) sent as of \(op)")
         joining.hasHadState = true
+        forgetBallotsOfOthers()
         replaceVoters()
         restartClocks()
     }

@@ -67,5 +67,61 @@ extension ProcessSuite {
                 }
             }
         }
+
+        /// 1. Bob's ballot comes to the backup before the vote is opened, and the primary is cut off.
+        /// 2. The primary is promoted by force. What number the vote would have had is another's now.
+        ///
+        /// `hasHistory`: the backup keeps its state, of which there is some; else it is sent one.
+        @Test(arguments: [true, false]) func ballotsFromBeforeAForceAreNotCast(
+            hasHistory: Bool
+        ) throws {
+            try with { cluster in
+                let vote = hasHistory ? 2 : 1
+                if hasHistory {
+                    let first = try RawClient(cluster.ports[0])
+                    #expect(try first.ask("VOTE.OPEN first ROLL open") == .number(1))
+                }
+                let second = try RawClient(cluster.ports[1])
+                #expect(try second.ask("VOTE.CAST \(vote) bob yes") == .text("HELD"))
+                try link(cluster, "CUT")
+                try promote(cluster, 0)
+                try link(cluster, "HEAL")
+                try cluster.waitForPair()
+                let first = try RawClient(cluster.ports[0])
+                #expect(try first.ask("VOTE.OPEN another ROLL open") == .number(vote))
+                #expect(try cluster.info(cluster.ports[1])["held"] == "0")
+                #expect(try second.ask("VOTE.CAST \(vote) cem yes") == .text("HELD"))
+                let primary = try #require(cluster.processes["primary"])
+                kill(primary.processIdentifier, SIGKILL)
+                let list = "VOTE.LIST FROM \(vote)"
+                _ = try cluster.eventually("cem's ballot", within: 5) {
+                    try second.ask(list) == Self.votes(vote, 1) ? true : nil
+                }
+                usleep(100_000)
+                #expect(try second.ask(list) == Self.votes(vote, 1))
+            }
+        }
+
+        private static func votes(_ vote: Int, _ ballots: Int) -> RawClient.Reply {
+            .list([.list([.number(vote), .text("another"), .text("open"), .number(ballots)])])
+        }
+
+        /// No one was promoted: what is held may be the only copy.
+        @Test func heldBallotsOutlastAJoin() throws {
+            try with { cluster in
+                for name in Cluster.names.prefix(3) { try cluster.client(name) }
+                try cluster.waitForPair(witnesses: 3)
+                let port = cluster.ports[1]
+                #expect(try RawClient(port).ask("VOTE.CAST 1 bob yes") == .text("HELD"))
+                let backup = try #require(cluster.processes["backup"]).processIdentifier
+                kill(backup, SIGSTOP)
+                _ = try cluster.eventually("the primary alone") {
+                    (try? cluster.info(cluster.ports[0]))?["state"] == "solo" ? true : nil
+                }
+                kill(backup, SIGCONT)
+                try cluster.waitForPair()
+                #expect(try cluster.info(port)["held"] == "1")
+            }
+        }
     }
 }
