@@ -6,6 +6,7 @@ import Wire
 // Carrying out what the core asks, in the order of the outbox's fields.
 extension Server {
     func step(_ event: Replica.Event) {
+        if case .message(.stop, let from) = event, !mayStop(from) { return }
         outbox.removeAll()
         replica.step(event, into: &outbox)
         carryOut()
