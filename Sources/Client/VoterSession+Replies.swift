@@ -33,7 +33,8 @@ extension VoterSession {
         guard links[index].isOpen, let kind = fields.first?.text else { return }
         // Pushes do not name their service: before HELLO has, they are nobody's.
         guard let theirs = links[index].service, theirs == service else {
-            if kind == "view" { askAgain(index, into: &outbox) }
+            // It may have come into one between its HELLO and the OFFER, which it then took.
+            if kind == "view" || kind == "witness" { askAgain(index, into: &outbox) }
             return
         }
         // What is asked for and announced elsewhere than where this voter joins comes again upon the

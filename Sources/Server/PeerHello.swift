@@ -91,4 +91,6 @@ struct PeerHello {
 struct Peer {
     var member: Member
     var folder: String?
+    /// As its newest hello said; it may have come into one since.
+    var service: ServiceID?
 }

@@ -264,14 +264,20 @@ extension Server {
             switchover = Switchover(deadline: now + Switchover.nanosecondsMax)
             continueSwitchover()
         case "STOP":
-            if !isPrimary, replica.isMember, let view = replica.view,
+            guard !isPrimary else {
+                replyOK(connection)
+                stopService()
+                return
+            }
+            if replica.isMember || replica.status == .learning, let view = replica.view,
                 paths.route(to: view.primary.instance) != nil
             {
                 replyError(connection, redirectError)
                 return
             }
             replyOK(connection)
-            stopService()
+            log.info("stopping this replica alone, as asked: it has no path to a primary")
+            exitCode = exitCode ?? 0
         case "PROMOTE":
             guard arguments.count == 3, arguments.equals(2, "force") else {
                 replyArity(connection, "REPLICA PROMOTE FORCE")

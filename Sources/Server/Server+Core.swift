@@ -6,6 +6,7 @@ import Wire
 // Carrying out what the core asks, in the order of the outbox's fields.
 extension Server {
     func step(_ event: Replica.Event) {
+        if case .message(.stop, let from) = event, !mayStop(from) { return }
         outbox.removeAll()
         replica.step(event, into: &outbox)
         carryOut()
@@ -153,7 +154,9 @@ extension Server {
         case .entered(let view): onEntered(view)
         case .removed(let view): onRemoved(view)
         case .sendState(let learner, let join, _): sendState(to: learner, join)
-        case .stateKept(let op): log.detail("no more than the log behind op \(op) is missing here")
+        case .stateKept(let op):
+            log.detail("no more than the log behind op \(op) is missing here")
+            forgetBallotsOfOthers()
         case .restore(let op, let snapshot): restore(op, snapshot)
         case .truncated: refuseWaiters()
         case .joinFailed(let reason, let isPlaceTaken):
@@ -205,7 +208,7 @@ extension Server {
             refuseReads()
             switchover = nil
         }
-        joining.onEntered()
+        joining.onEntered(now)
         if settings.startedBy != nil { Processes.outliveParent() }
         let wasLeading = driver.isLeading
         onViewForDriver(isPrimary: isPrimary)
@@ -261,6 +264,8 @@ extension Server {
             preconditionFailure("the primary's state at op \(op) does not decode: \(error.text)")
         }
         precondition(executor.op == op, "state of \(executor.op) sent as of \(op)")
+        joining.hasHadState = true
+        forgetBallotsOfOthers()
         replaceVoters()
         restartClocks()
     }

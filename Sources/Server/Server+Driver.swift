@@ -43,6 +43,9 @@ struct HeldBallot {
     var vote: UInt64
     var voter: [UInt8]
     var choice: Choice
+    /// Of the view in which it came: behind a promotion by force the vote of this number may be
+    /// another. Nil: no view was known here yet.
+    var era: UInt64?
 }
 
 /// Ballots that this backup has seen and not yet found in the log.
@@ -81,6 +84,10 @@ struct HeldBallots {
         pruneAt = max(1_024, ballots.count * 2)
     }
 
+    mutating func forget(notOf era: UInt64) {
+        ballots.removeAll { $0.era.map { $0 != era } ?? false }
+    }
+
     mutating func takeAll(_ polls: Polls) -> [HeldBallot] {
         defer {
             ballots = []
@@ -112,6 +119,15 @@ extension Server {
         if !ballots.isEmpty { log.info("proposing \(ballots.count) ballots that were held here") }
         driver.taken += ballots
         proposeTaken()
+    }
+
+    /// This replica goes on from another's history. If that was led on by force since a ballot came, its
+    /// vote may have been forgotten and the number given again; its voter casts it anew if not. In the
+    /// same history what is held here may be the only copy.
+    func forgetBallotsOfOthers() {
+        guard let era = replica.view?.number.era else { return }
+        held.forget(notOf: era)
+        driver.taken.removeAll { $0.era.map { $0 != era } ?? false }
     }
 
     private func proposeTaken() {

@@ -25,6 +25,12 @@ struct Joining {
     var lastReason = ""
     /// What a new service begins with; nil: with nothing, or it has begun.
     var restoration: Restoration?
+    /// Whether this process has ever had the state of a service, by which a view may count on it.
+    var hasHadState = false
+    /// Where the members were of a service that this replica has forgotten.
+    var lastKnown: [Address] = []
+    /// When a primary alone in its view next looks for another.
+    var nextSearch: UInt64 = 0
 
     static let delayMin: UInt64 = 20_000_000
     static let delayMax: UInt64 = 1_000_000_000
@@ -38,8 +44,9 @@ struct Joining {
 
     mutating func retrySoon(_ now: UInt64) { nextDial = now + Self.delayMin }
 
-    mutating func onEntered() {
+    mutating func onEntered(_ now: UInt64) {
         isDeciding = false
+        nextSearch = now + Self.delayMax
         delay = Self.delayMin
         failures = 0
         lastReason = ""
@@ -226,9 +233,8 @@ extension Server {
     /// The known primary, the servers of the command line and the members of the last view in
     /// turn: each may know more than the others.
     private func alternateTarget() {
-        let members = replica.view?.members ?? []
-        var known = members.prefix(1).map(\.address) + settings.peers
-        known += members.dropFirst().map(\.address)
+        let members = replica.view?.members.map(\.address) ?? joining.lastKnown
+        let known = members.prefix(1) + settings.peers + members.dropFirst()
         var targets: [Address] = []
         for address in known where address != me.address && !targets.contains(address) {
             targets.append(address)
@@ -271,9 +277,41 @@ extension Server {
         addresses.removeAll { address in
             view.members.contains { links[$0.instance] != nil && $0.address == address }
         }
+        addresses += rivalAddresses(view)
+        let start = Clock.monotonicNanoseconds()
         for address in calls.due(addresses, now, jitter: Entropy.next()) {
             dial(address, kind: .calling(address))
         }
+        // The loop waits while a name is resolved: not for more than a hundredth of the time.
+        let spent = Clock.monotonicNanoseconds() - start
+        joining.nextSearch = max(joining.nextSearch, now + 100 * spent)
+    }
+
+    /// Where another may lead the service that this primary, alone in its view, has gone on without, or that
+    /// has gone on without this one: people may have promoted it by force behind a cut. It is alone as
+    /// well, so when the cut is over neither has a backup by which to meet the other. Once a second.
+    private func rivalAddresses(_ view: View) -> [Address] {
+        guard isPrimary, view.backups.isEmpty, now >= joining.nextSearch, cutInstances.isEmpty,
+            !replica.isAdmitting, !joining.isProbing,
+            // While it may be the newcomer of two on copies of a folder it is for the other to call.
+            durable == nil || now > startedAt + Self.newcomerNanoseconds
+        else { return [] }
+        joining.nextSearch = now + Joining.delayMax
+        var taken = [me.address]
+        // The replacement that it has started there comes by itself, when its time has come.
+        if restart.child != nil, let address = restart.childAddress { taken.append(address) }
+        for case let connection? in connections {
+            guard case .link(let instance) = connection.kind, links[instance] === connection,
+                let peer = peers[instance]
+            else { continue }
+            taken.append(peer.member.address)
+        }
+        var addresses: [Address] = []
+        for address in settings.peers + (restart.partner.map { [$0.address] } ?? [])
+        where !taken.contains(address) && !addresses.contains(address) {
+            addresses.append(address)
+        }
+        return addresses
     }
 
     func createService(_ reason: String) {
@@ -282,6 +320,7 @@ extension Server {
         let id = ServiceID(high: Entropy.next(), low: Entropy.next())
         service = id
         log.info("beginning a new service \(id): \(reason)")
+        dropStrangers()
         restart.nextSpawn = now + Restart.graceNanoseconds
         if let restoration = joining.restoration {
             joining.restoration = nil
@@ -289,6 +328,7 @@ extension Server {
             if exitCode == nil { adopt(restoration) }
             guard exitCode == nil else { return }
         }
+        joining.hasHadState = true
         step(.create(after: executor.end, hash: executor.hash))
         if let catalogue = settings.catalogue {
             batch.append(Request(command: RoomCommand.catalogue(catalogue).encode()))
@@ -298,6 +338,23 @@ extension Server {
         }
     }
 
+    /// Begins anew as a replica that has never heard of a service. It was in no view, and never had a state
+    /// for which one could name it: so nobody counts on anything that it has said.
+    private func forgetService() {
+        service = nil
+        joining.lastKnown = replica.view?.members.map(\.address) ?? joining.lastKnown
+        dropStrangers()
+        // They know the service's views, and take what is said here for its words.
+        for case let connection? in connections
+        where connection.kind == .client && connection.version == .resp3 {
+            close(connection)
+        }
+        held = HeldBallots()
+        replica = Replica(
+            me: me, timing: replica.timing, membersMax: settings.membersMax,
+            election: settings.election, seed: Entropy.next())
+    }
+
     func onJoinFailed(_ reason: String, isPlaceTaken: Bool) {
         if isPlaceTaken {
             log.error("cannot join: \(reason); exiting")
@@ -305,11 +362,7 @@ extension Server {
             return
         }
         // It is not bound to a service of which it has nothing, not even a folder.
-        if replica.view == nil, durable == nil {
-            service = nil
-            // They know the views of the service that it leaves.
-            for (_, connection) in witnessConnections { close(connection) }
-        }
+        if !joining.hasHadState, durable == nil { forgetService() }
         joining.lastReason = reason
         log.infoOnce("joining did not succeed (\(reason)); trying again")
         joining.failures = min(joining.failures + 1, 6)

@@ -188,7 +188,7 @@ extension Server {
         exitCode = exitCode ?? 74
     }
 
-    private static var newcomerNanoseconds: UInt64 { 10_000_000_000 }
+    static var newcomerNanoseconds: UInt64 { 10_000_000_000 }
 
     private func register(_ hello: PeerHello, _ connection: Connection, wasDialed: Bool) {
         let instance = hello.member.instance
@@ -207,7 +207,8 @@ extension Server {
         }
         joining.delay = Joining.delayMin
         heartbeats.renew(instance)
-        peers[instance] = Peer(member: hello.member, folder: hello.folder)
+        peers[instance] = Peer(
+            member: hello.member, folder: hello.folder, service: hello.service)
         log.detail("connected to replica \(hello.member.id) at \(hello.member.address)")
         watchProcess(hello.member, connection)
         for former in hello.former { endFormer(former, of: hello.member) }
@@ -216,6 +217,24 @@ extension Server {
         updateLinks()
         guard connection.isOpen else { return }
         if wasDialed || joining.isDeciding { onServiceHello(hello, connection) }
+    }
+
+    /// Ends the connections to replicas that have not said that they are in this replica's service; to be
+    /// called when that becomes known, before anything is said in it. Views do not name their service, and
+    /// what comes on a connection is taken for this one's: but the other may be in another, or in none
+    /// yet and come into another. Whoever needs the connection makes it anew, with a new hello.
+    func dropStrangers() {
+        for case let connection? in connections {
+            guard case .link(let instance) = connection.kind, links[instance] === connection,
+                service == nil || peers[instance]?.service != service
+            else { continue }
+            links[instance] = nil
+            dropUnconfirmed(instance)
+            step(.directDown(instance))
+            // Closed when it has taken the hello that may still be owed to it.
+            connection.isClosing = true
+            markDirty(connection)
+        }
     }
 
     /// A replica that begins anew in the folder of another instance proves that one's end.
@@ -236,9 +255,9 @@ extension Server {
         guard !replica.isMember, replica.status != .learning else { return }
         switch hello.status {
         case .member:
-            guard let view = hello.view else { return }
+            guard let view = hello.view, let theirs = hello.service else { return }
             if joining.isDeciding, joining.restoration != nil {
-                refuseToRestore(besides: hello.service, at: hello.member.address)
+                refuseToRestore(besides: theirs, at: hello.member.address)
                 return
             }
             if joining.isDeciding {
@@ -248,8 +267,11 @@ extension Server {
             }
             if view.primary.instance == hello.member.instance {
                 guard now >= joining.startAt else { return }
-                service = hello.service
-                if let theirs = hello.service { claimFolder(theirs) }
+                if service == nil {
+                    service = theirs
+                    dropStrangers()
+                }
+                claimFolder(theirs)
                 log.mode = "backup"
                 joining.joinCount += 1
                 step(.join(primary: hello.member.instance, JoinID(Entropy.next() >> 2)))

@@ -253,9 +253,18 @@ extension Server {
         }
     }
 
-    /// Ends the service: the other replicas are told, then this process exits.
+    /// Whether `from` may end the service: whoever else thinks so leads no more, or never did.
+    func mayStop(_ from: Instance) -> Bool {
+        if let view = replica.view, view.primary.instance == from { return true }
+        log.warnOnce("replica \(from) says that the service is being ended, and does not lead it")
+        return false
+    }
+
+    /// Ends the service that this replica leads: the others are told, then this process exits.
     func stopService() {
         log.info("stopping the service, as asked")
+        // That this replica leads has to reach them before its word does.
+        if durable?.isBehind == true { settleDisk() }
         stopping = Stopping(deadline: now + 1_000_000_000, isForAll: true)
         for case let connection? in connections {
             guard connection.isLink else { continue }

@@ -77,7 +77,8 @@ extension Server {
             return
         }
         let isKept = held.keep(
-            HeldBallot(vote: vote, voter: voter, choice: choice), executor.service.polls)
+            HeldBallot(vote: vote, voter: voter, choice: choice, era: replica.view?.number.era),
+            executor.service.polls)
         if isKept {
             reply(connection) { $0.append(contentsOf: RESP.held) }
         } else {

@@ -48,12 +48,14 @@ struct ReplicaCommands {
     /// Ends both replicas, for good: unlike a kill, it makes no replacement start.
     func stop() throws(Failure) {
         let overview = Overview(servers: servers, milliseconds: min(milliseconds, 2_000))
-        guard let target = overview.primary ?? overview.reports.first else {
-            throw Failure(overview.complaint)
-        }
+        // Only a primary ends the others, too.
+        let targets = overview.primary.map { [$0] } ?? overview.reports
+        guard !targets.isEmpty else { throw Failure(overview.complaint) }
         let seats = Self.seats(overview)
         let watch = Stopwatch()
-        try command(["REPLICA", "STOP"], at: target.askedAt, mayClose: true)
+        for target in targets {
+            try command(["REPLICA", "STOP"], at: target.askedAt, mayClose: true)
+        }
         let deadline = Deadline(milliseconds: Self.settleMillisecondsMax)
         var left = seats
         while true {

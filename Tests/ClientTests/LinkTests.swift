@@ -183,6 +183,79 @@ import Wire
         #expect(stage.sent(bob) == ["CAST 1 yes"])
     }
 
+    /// The words of the witness that have gone out to an address, OFFERs with their instance; forgets what
+    /// was sent there.
+    private func witnessWords(_ stage: inout Stage, _ address: Address) throws -> [String] {
+        let link = try stage.link(address)
+        let words = stage.out.send.filter { $0.link == link }.compactMap { item -> String? in
+            switch item.command {
+            case .offer(let instance): "offer \(instance)"
+            case .witness(let message):
+                message.fields.first.map { String(decoding: $0, as: UTF8.self) }
+            case .hello, .join, .cast, .verify, .results, .leave, .ping: nil
+            }
+        }
+        _ = stage.sent(address)
+        return words
+    }
+
+    /// Bob is a member of the view that this client knows, but of which service is not known yet.
+    @Test func theWitnessTellsNothingToAServerWithoutService() throws {
+        var stage = Stage()
+        try stage.accept(ann, view: view, isPrimary: true)
+        try stage.ok(ann)
+        try stage.accept(bob, service: nil)
+        // Which is refused, but has the server say when it has come into one.
+        #expect(try witnessWords(&stage, bob) == ["offer eee"])
+        try stage.witnessView(3, primary: (ann, 7_001), backup: (bob, 7_002), from: ann)
+        stage.wait(4_000)
+        #expect(try witnessWords(&stage, bob) == [])
+        try stage.view(3, ann, bob, from: bob)
+        let hello = Stage.hello(
+            view: VoterView(number: ViewNumber(3), primary: ann, backups: [bob]), isPrimary: false,
+            instance: 7_002, service: ours)
+        try stage.reply(bob, hello)
+        #expect(try witnessWords(&stage, bob) == ["offer eee"])
+        stage.wait(4_000)
+        #expect(try witnessWords(&stage, bob) == ["view"])
+    }
+
+    /// Between its HELLO and the OFFER it has come into one, and takes the offer.
+    @Test func aWordToTheWitnessTellsOfAService() throws {
+        var stage = Stage()
+        try stage.accept(bob, service: nil)
+        try stage.witnessView(2, primary: (ann, 7_001), backup: (bob, 7_002), from: bob)
+        #expect(stage.sent(bob) == ["HELLO eve"])
+        let hello = Stage.hello(view: view, isPrimary: false, instance: 7_002, service: ours)
+        try stage.reply(bob, hello)
+        #expect(try witnessWords(&stage, bob) == ["offer eee"])
+    }
+
+    /// The connection was made before the server was in any service; then it is in another than the
+    /// client's, of which nothing has come: the client goes over, as another witness.
+    @Test func aServiceBegunAnewIsOfferedANewWitness() throws {
+        var stage = Stage()
+        try stage.accept(ann, view: view, isPrimary: true)
+        try stage.accept(bob, service: nil)
+        try stage.lose(ann)
+        let theirs = ServiceID(high: 9, low: 9)
+        let fresh = VoterView(number: ViewNumber(2), primary: bob, backups: [ann])
+        try stage.view(2, bob, ann, from: bob)
+        #expect(stage.sent(bob) == ["HELLO eve"])
+        let hello = Stage.hello(view: fresh, isPrimary: true, instance: 7_002, service: theirs)
+        try stage.reply(bob, hello)
+        let instance = stage.session.instance
+        #expect(instance != Instance(0xeee))
+        #expect(try witnessWords(&stage, bob) == ["offer \(instance)"])
+        // And bob counts as connected: what is relayed to it goes there.
+        stage.wait(200)
+        try stage.accept(ann, view: fresh, instance: 7_001, service: theirs)
+        let frame = RelayFrame(from: Instance(7_001), to: Instance(7_002), path: 3, .open)
+        let fields = Message.relay(frame).fields.map { RESPValue.bulk($0) }
+        try stage.push(ann, [.bulk(Array("witness".utf8))] + fields)
+        #expect(try witnessWords(&stage, bob) == ["relay"])
+    }
+
     @Test func silentServerIsPingedAndDropped() throws {
         var stage = Stage()
         try stage.settle()

@@ -288,6 +288,49 @@ extension ProcessSuite {
             }
         }
 
+        /// It has no path to the leader, and one to another.
+        @Test func whoIsStoppedAloneEndsNobodyElse() throws {
+            try with([10, 20, 30]) { (cluster, group) throws in
+                try group.start(30, isFirst: true, ["--test-hooks"])
+                try group.start(10)
+                try group.start(20)
+                try group.waitFor(leader: 30, members: 3)
+                let client = try RawClient(group.port(10))
+                #expect(try client.ask("REPLICA STOP").code == "REDIRECT")
+                // Until the two backups are connected, too.
+                usleep(500_000)
+                #expect(try RawClient(group.port(30)).ask("LINK CUT") == .text("OK"))
+                _ = try cluster.eventually("10 to be on its own") {
+                    try client.ask("REPLICA STOP") == .text("OK") ? true : nil
+                }
+                #expect(try cluster.waitForExit("s10") == 0)
+                usleep(300_000)
+                #expect(cluster.processes["s20"]?.isRunning == true, "\(cluster.words)")
+                #expect(try RawClient(group.port(30)).ask("LINK HEAL") == .text("OK"))
+                try group.waitFor(leader: 30, members: 2)
+            }
+        }
+
+        /// A replica that does not lead the service says that it is being ended.
+        @Test func onlyTheLeaderEndsTheService() throws {
+            try with([10]) { (cluster, group) throws in
+                try group.start(10, isFirst: true)
+                try group.waitFor(leader: 10, members: 1)
+                let service = try #require(try cluster.info(group.port(10))["service"])
+                let other = try RawClient(group.port(10))
+                let hello = [
+                    "PEER", "hello", "5", service, "joining", "0.1.aaaa.1.1@127.0.0.1:1", "-",
+                    "bully", "-", "-",
+                ]
+                for words in [hello, ["PEER", "stop"]] {
+                    try other.send(Array(FakeServer.command(words).utf8))
+                }
+                usleep(300_000)
+                #expect(cluster.processes["s10"]?.isRunning == true, "\(cluster.words)")
+                try group.waitFor(leader: 10, members: 1)
+            }
+        }
+
         /// The leader that ends in an orderly way is not handed the service back.
         @Test func leaderLeaves() throws {
             try with([10, 20, 30]) { (cluster, group) throws in
