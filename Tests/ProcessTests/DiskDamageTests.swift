@@ -162,7 +162,7 @@ extension Disks {
             let pair = try DiskPair()
             defer { pair.end() }
             try pair.begin()
-            let ports = try Cluster.freePorts(8)
+            let ports = try pair.cluster.freePorts(8)
             var servers: [Process] = []
             for number in 0..<8 {
                 try Filler.fill(pair, during: 0.15)

@@ -9,7 +9,7 @@ private final class ServerGroup {
 
     init(_ cluster: Cluster, ids: [Int]) throws {
         self.cluster = cluster
-        for (id, port) in zip(ids, try Cluster.freePorts(ids.count)) { ports[id] = port }
+        for (id, port) in zip(ids, try cluster.freePorts(ids.count)) { ports[id] = port }
     }
 
     var addresses: String {
