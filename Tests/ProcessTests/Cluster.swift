@@ -142,8 +142,8 @@ final class Cluster {
     func end() {
         for socket in sockets { close(socket) }
         sockets = []
-        let deadline = Date().addingTimeInterval(5)
-        while Date() < deadline {
+        let deadline = ContinuousClock.now + .seconds(30)
+        while ContinuousClock.now < deadline {
             let pids = inhabitants
             if pids.isEmpty { break }
             for pid in pids { kill(pid, SIGKILL) }
@@ -167,9 +167,10 @@ final class Cluster {
     // MARK: Questions
 
     /// `INFO pollsrv` as keys and values. Fails the test if two replicas ever say that they are
-    /// primary in the same view.
-    func info(_ port: UInt16) throws -> [String: String] {
-        let client = try RawClient(port, seconds: 1)
+    /// primary in the same view. `seconds`: how long it may take to answer; 1 for who asks again and
+    /// again, maybe one that is stopped.
+    func info(_ port: UInt16, seconds: Int = 5) throws -> [String: String] {
+        let client = try RawClient(port, seconds: seconds)
         guard case .text(let text) = try client.ask("INFO pollsrv") else { throw Trouble("INFO") }
         var values: [String: String] = [:]
         for line in text.split(separator: "\r\n") {
@@ -194,7 +195,9 @@ final class Cluster {
     var leader: [String: String]? {
         var best: [String: String]?
         for port in knownPorts {
-            guard let info = try? info(port), info["mode"] == "primary" else { continue }
+            guard let info = try? info(port, seconds: 1), info["mode"] == "primary" else {
+                continue
+            }
             if Int(info["view"] ?? "") ?? 0 > Int(best?["view"] ?? "") ?? 0 { best = info }
         }
         return best
@@ -214,16 +217,25 @@ final class Cluster {
         }
     }
 
-    /// What `look` finds, as soon as it finds something; fails with the servers' words.
+    /// What `look` finds, as soon as it finds something; fails with the servers' words. Whom it asks
+    /// may have no answer yet, so a `Trouble` that it throws ends nothing. It looks once more when the
+    /// time is over: this process may have stood still for all of it.
     func eventually<Found>(
         _ what: String, within seconds: Double = 20, _ look: () throws -> Found?
     ) throws -> Found {
-        let deadline = Date().addingTimeInterval(seconds)
-        while Date() < deadline {
-            if let found = try look() { return found }
+        let deadline = ContinuousClock.now + .seconds(seconds)
+        var last = ""
+        var isLate = false
+        while true {
+            do {
+                if let found = try look() { return found }
+            } catch let trouble as Trouble {
+                last = ", at last \(trouble)"
+            }
+            if isLate { throw Trouble("waited in vain for \(what)\(last)\n\(words)") }
             usleep(10_000)
+            isLate = ContinuousClock.now >= deadline
         }
-        throw Trouble("waited in vain for \(what)\n\(words)")
     }
 
     /// The ends of all messages.
