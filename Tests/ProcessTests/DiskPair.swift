@@ -99,6 +99,18 @@ final class DiskPair {
         }
     }
 
+    /// Waits until these have synced nothing over two waits in a row: the journal of an idle server
+    /// ends with a mark, its last sync.
+    func waitForIdleJournals(_ indices: [Int]) throws {
+        var seen: [[String?]] = []
+        _ = try cluster.eventually("the end of all syncs") { () -> Bool? in
+            usleep(100_000)
+            seen.append(try indices.map { try cluster.info(cluster.ports[$0])["journal_syncs"] })
+            let last = seen.suffix(3)
+            return last.count == 3 && last.allSatisfy { $0 == last.first } ? true : nil
+        }
+    }
+
     // MARK: Judging
 
     /// Some more results in every log.
