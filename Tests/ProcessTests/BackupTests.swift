@@ -347,7 +347,7 @@ extension ProcessSuite {
         @Test(
             .enabled(if: FaultDisk.compiler != nil, "it takes a C compiler"),
             arguments: [
-                ("sleep:1000", Int32(130), "nothing was written"),
+                ("sleep:5000", Int32(130), "nothing was written"),
                 ("\(FaultDisk.inputOutput)", Int32(74), "fdatasync"),
             ])
         func noHalfACopy(fault: String, status: Int32, word: String) throws {
