@@ -144,9 +144,10 @@ extension ProcessSuite {
                 "copying", "pollctl",
                 ["backup", "copy", "--servers", "127.0.0.1:\(cluster.ports[0])"])
             var cast = 0
-            let deadline = Date().addingTimeInterval(60)
+            let deadline = ContinuousClock.now + .seconds(60)
             while true {
-                guard case .list(let view) = try client.ask("VIEW"), Date() < deadline else {
+                guard case .list(let view) = try client.ask("VIEW"), ContinuousClock.now < deadline
+                else {
                     throw Trouble("no backup has joined\n\(cluster.words)")
                 }
                 if view.last != .null, view.last != .text("") { break }
@@ -346,7 +347,7 @@ extension ProcessSuite {
         @Test(
             .enabled(if: FaultDisk.compiler != nil, "it takes a C compiler"),
             arguments: [
-                ("sleep:1000", Int32(130), "nothing was written"),
+                ("sleep:5000", Int32(130), "nothing was written"),
                 ("\(FaultDisk.inputOutput)", Int32(74), "fdatasync"),
             ])
         func noHalfACopy(fault: String, status: Int32, word: String) throws {

@@ -44,14 +44,14 @@ extension ProcessSuite {
                 _ = try cluster.eventually("the primary") { cluster.leader }
                 try cluster.start(
                     "bench", "pollctl",
-                    ["bench", "--idle", "1", "--secs", "2", "--servers", cluster.servers])
+                    ["bench", "--idle", "1", "--secs", "6", "--servers", cluster.servers])
                 _ = try cluster.eventually("its client") {
-                    (try? cluster.info(cluster.ports[0])["voters"]) == "1" ? true : nil
+                    (try? cluster.info(cluster.ports[0], seconds: 1)["voters"]) == "1" ? true : nil
                 }
                 // It lets a second go by before it begins to count.
                 usleep(1_500_000)
                 kill(server.processIdentifier, SIGKILL)
-                #expect(try cluster.waitForExit("bench", within: 10) == 69, "\(cluster.words)")
+                #expect(try cluster.waitForExit("bench", within: 20) == 69, "\(cluster.words)")
                 let words = "the server with pid \(server.processIdentifier)"
                 #expect(cluster.said("bench", "err").contains(words), "\(cluster.words)")
             }

@@ -95,7 +95,9 @@ private struct Storm {
     private func slot(leads: Bool) throws -> Int {
         try cluster.eventually("a primary") {
             for slot in 0...1 {
-                guard let info = try? cluster.info(cluster.ports[slot]) else { continue }
+                guard let info = try? cluster.info(cluster.ports[slot], seconds: 1) else {
+                    continue
+                }
                 if info["mode"] == "primary", info["state"] == "pair" {
                     return leads ? slot : 1 - slot
                 }
@@ -189,7 +191,7 @@ private struct Storm {
     /// The pair is a pair, and votes go on in every log.
     private func waitUntilWhole(_ what: String) throws {
         _ = try cluster.eventually("a whole pair after \(what)", within: 40) { () -> Bool? in
-            let infos = cluster.ports.compactMap { try? cluster.info($0) }
+            let infos = cluster.ports.compactMap { try? cluster.info($0, seconds: 1) }
             guard infos.count == 2, infos.allSatisfy({ $0["state"] == "pair" }),
                 infos.filter({ $0["mode"] == "primary" }).count == 1,
                 infos[0]["view"] == infos[1]["view"]

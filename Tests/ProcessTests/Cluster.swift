@@ -18,6 +18,8 @@ final class Cluster {
     private var order: [String] = []
     /// Where any replica was ever said to listen, `ports` first.
     private var knownPorts: [UInt16]
+    /// Bound to the ports that were given out, so that nobody else gets them until `end()`.
+    private var sockets: [Int32]
     /// The instance that said it was primary, by service and view: for ever the same one.
     private var primaries: [String: String] = [:]
 
@@ -39,7 +41,7 @@ final class Cluster {
             path: "pollsrv-test-\(UInt32.random(in: 0 ... .max))")
         try FileManager.default.createDirectory(at: url, withIntermediateDirectories: true)
         folder = url.resolvingSymlinksInPath()
-        ports = try Self.freePorts(2)
+        (ports, sockets) = try Self.bind(2)
         knownPorts = ports
     }
 
@@ -138,8 +140,10 @@ final class Cluster {
     /// Ends all that was started here and all that it started: whoever works in our folder. It is
     /// looked for until there is none, as one that is being killed may just have started another.
     func end() {
-        let deadline = Date().addingTimeInterval(5)
-        while Date() < deadline {
+        for socket in sockets { close(socket) }
+        sockets = []
+        let deadline = ContinuousClock.now + .seconds(30)
+        while ContinuousClock.now < deadline {
             let pids = inhabitants
             if pids.isEmpty { break }
             for pid in pids { kill(pid, SIGKILL) }
@@ -163,9 +167,10 @@ final class Cluster {
     // MARK: Questions
 
     /// `INFO pollsrv` as keys and values. Fails the test if two replicas ever say that they are
-    /// primary in the same view.
-    func info(_ port: UInt16) throws -> [String: String] {
-        let client = try RawClient(port, seconds: 1)
+    /// primary in the same view. `seconds`: how long it may take to answer; 1 for who asks again and
+    /// again, maybe one that is stopped.
+    func info(_ port: UInt16, seconds: Int = 5) throws -> [String: String] {
+        let client = try RawClient(port, seconds: seconds)
         guard case .text(let text) = try client.ask("INFO pollsrv") else { throw Trouble("INFO") }
         var values: [String: String] = [:]
         for line in text.split(separator: "\r\n") {
@@ -190,7 +195,9 @@ final class Cluster {
     var leader: [String: String]? {
         var best: [String: String]?
         for port in knownPorts {
-            guard let info = try? info(port), info["mode"] == "primary" else { continue }
+            guard let info = try? info(port, seconds: 1), info["mode"] == "primary" else {
+                continue
+            }
             if Int(info["view"] ?? "") ?? 0 > Int(best?["view"] ?? "") ?? 0 { best = info }
         }
         return best
@@ -210,16 +217,25 @@ final class Cluster {
         }
     }
 
-    /// What `look` finds, as soon as it finds something; fails with the servers' words.
+    /// What `look` finds, as soon as it finds something; fails with the servers' words. Whom it asks
+    /// may have no answer yet, so a `Trouble` that it throws ends nothing. It looks once more when the
+    /// time is over: this process may have stood still for all of it.
     func eventually<Found>(
         _ what: String, within seconds: Double = 20, _ look: () throws -> Found?
     ) throws -> Found {
-        let deadline = Date().addingTimeInterval(seconds)
-        while Date() < deadline {
-            if let found = try look() { return found }
+        let deadline = ContinuousClock.now + .seconds(seconds)
+        var last = ""
+        var isLate = false
+        while true {
+            do {
+                if let found = try look() { return found }
+            } catch let trouble as Trouble {
+                last = ", at last \(trouble)"
+            }
+            if isLate { throw Trouble("waited in vain for \(what)\(last)\n\(words)") }
             usleep(10_000)
+            isLate = ContinuousClock.now >= deadline
         }
-        throw Trouble("waited in vain for \(what)\n\(words)")
     }
 
     /// The ends of all messages.
@@ -268,23 +284,36 @@ final class Cluster {
         for name in names { #expect(lines(name).count == count, "\(name)") }
     }
 
-    static func freePorts(_ count: Int) throws -> [UInt16] {
+    /// More ports that nobody uses until `end()`.
+    func freePorts(_ count: Int) throws -> [UInt16] {
+        let (ports, bound) = try Self.bind(count)
+        sockets += bound
+        return ports
+    }
+
+    /// Sockets bound to free ports. Who lets others use its address, as servers do, can listen there
+    /// as long as these do not; nobody is given such a port who asks for any.
+    private static func bind(_ count: Int) throws -> (ports: [UInt16], sockets: [Int32]) {
         var sockets: [Int32] = []
-        defer { for fd in sockets { close(fd) } }
-        return try (0..<count).map { _ in
-            let fd = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        let ports = try (0..<count).map { _ in
+            let type = SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue
+            let fd = socket(AF_INET, Int32(type), 0)
             sockets.append(fd)
+            var yes: Int32 = 1
+            setsockopt(
+                fd, SOL_SOCKET, SO_REUSEADDR, &yes, socklen_t(MemoryLayout<Int32>.size))
             var address = sockaddr_in()
             address.sin_family = sa_family_t(AF_INET)
             address.sin_addr.s_addr = inet_addr("127.0.0.1")
             var length = socklen_t(MemoryLayout<sockaddr_in>.size)
             let status = withUnsafeMutablePointer(to: &address) { pointer in
                 pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { raw in
-                    bind(fd, raw, length) == 0 ? getsockname(fd, raw, &length) : -1
+                    Foundation.bind(fd, raw, length) == 0 ? getsockname(fd, raw, &length) : -1
                 }
             }
             guard status == 0 else { throw Trouble("no free port") }
             return UInt16(bigEndian: address.sin_port)
         }
+        return (ports, sockets)
     }
 }

@@ -89,6 +89,7 @@ extension Disks {
         @Test(arguments: ["primary", "backup", "alone"])
         func nothingIsSaidBeforeTheSync(who: String) throws {
             try with(clients: 0) { (pair, disks) throws in
+                pair.flags += ["--misses", "50"]
                 if who == "alone" {
                     try pair.start(0, "primary")
                 } else {
@@ -297,7 +298,10 @@ extension Disks {
                 let leader = try pair.leader()
                 let client = try RawClient(pair.cluster.ports[leader], seconds: 30)
                 #expect(try client.ask("PING") == .text("PONG"))
-                try disks[leader].set(["fdatasync segment- 0 0 sleep:1000"])
+                // The first for so long that the other leads by then.
+                try disks[leader].set([
+                    "fdatasync segment- 0 1 sleep:4000", "fdatasync segment- 0 0 sleep:1000",
+                ])
                 try client.send(Array("VOTE.OPEN q ROLL open\r\n".utf8))
                 // It hangs in the request's sync.
                 _ = try pair.cluster.eventually("the sync") {

@@ -27,8 +27,9 @@ extension ProcessSuite {
             for name in Cluster.names { try cluster.client(name) }
             try cluster.waitForPair(witnesses: 3)
             let before = try numbers(cluster)
-            _ = try cluster.eventually("200 results", within: 60) {
-                cluster.lines("ann").count >= 200 ? true : nil
+            let seen = cluster.lines("ann").count
+            _ = try cluster.eventually("200 more results", within: 60) {
+                cluster.lines("ann").count >= seen + 200 ? true : nil
             }
             let after = try numbers(cluster)
             for (old, new) in zip(before, after) {

@@ -15,7 +15,15 @@ extension Disks {
             // The leader goes on alone, by the clients' votes.
             try pair.waitForResults()
             try pair.kill([leader])
-            let ahead = pair.names.map { pair.cluster.lines($0) }
+            // What the clients were told last they may still be writing.
+            var seen: [[String]] = []
+            let ahead = try pair.cluster.eventually("the ends of the logs") { () -> [[String]]? in
+                let last = seen
+                seen = pair.names.map { pair.cluster.lines($0) }
+                if seen == last { return seen }
+                usleep(200_000)
+                return nil
+            }
             try pair.start(1 - leader, "primary")
             let port = pair.cluster.ports[1 - leader]
             _ = try pair.cluster.eventually("a promotion") { () -> Bool? in
@@ -52,21 +60,21 @@ extension Disks {
             let lost = try pair.leader()
             let (lostPort, port) = (pair.cluster.ports[lost], pair.cluster.ports[1 - lost])
             try pair.kill([1 - lost])
-            func number(_ port: UInt16, _ key: String) -> Int {
-                (try? pair.cluster.info(port)[key]).flatMap { Int($0) } ?? 0
+            func number(_ port: UInt16, _ key: String) throws -> Int {
+                try #require(try pair.cluster.info(port)[key].flatMap { Int($0) })
             }
-            try Filler.fill(pair) { number(lostPort, "checkpoint_op") > 0 }
-            let end = number(lostPort, "op")
+            try Filler.fill(pair) { (try? number(lostPort, "checkpoint_op")) ?? 0 > 0 }
+            let end = try number(lostPort, "op")
             try pair.kill([lost])
             try pair.start(1 - lost, "primary")
             _ = try pair.cluster.eventually("a promotion") { () -> Bool? in
                 (try? RawClient(port).ask("REPLICA PROMOTE FORCE")) == .text("OK") ? true : nil
             }
-            #expect(number(port, "op") < end)
+            #expect(try number(port, "op") < end)
             try pair.start(lost, "backup")
             try pair.waitForPair()
             let client = try RawClient(port)
-            while number(port, "op") <= end { _ = try client.ask("VOTE.OPEN x ROLL open") }
+            while try number(port, "op") <= end { _ = try client.ask("VOTE.OPEN x ROLL open") }
             try pair.kill([lost])
             try pair.start(lost, "backup")
             try pair.waitForPair()

@@ -46,7 +46,8 @@ extension Disks {
             for life in 1...8 {
                 try pair.start(0, "primary")
                 _ = try pair.cluster.eventually("a primary") {
-                    (try? pair.cluster.info(pair.cluster.ports[0]))?["mode"] == "primary"
+                    (try? pair.cluster.info(pair.cluster.ports[0], seconds: 1))?["mode"]
+                        == "primary"
                         ? true : nil
                 }
                 if life > 4 {

@@ -86,7 +86,7 @@ final class DiskPair {
 
     func waitForPair(within seconds: Double = 60) throws {
         _ = try cluster.eventually("a pair", within: seconds) { () -> Bool? in
-            let infos = cluster.ports.compactMap { try? cluster.info($0) }
+            let infos = cluster.ports.compactMap { try? cluster.info($0, seconds: 1) }
             let leaders = infos.filter { $0["mode"] == "primary" }
             return infos.count == 2 && infos.allSatisfy { $0["state"] == "pair" }
                 && leaders.count == 1 && infos[0]["view"] == infos[1]["view"] ? true : nil
@@ -96,7 +96,21 @@ final class DiskPair {
     /// The place of the server that leads.
     func leader() throws -> Int {
         try cluster.eventually("a leader", within: 60) {
-            (0...1).first { (try? cluster.info(cluster.ports[$0]))?["mode"] == "primary" }
+            (0...1).first {
+                (try? cluster.info(cluster.ports[$0], seconds: 1))?["mode"] == "primary"
+            }
+        }
+    }
+
+    /// Waits until these have synced nothing over two waits in a row: the journal of an idle server
+    /// ends with a mark, its last sync.
+    func waitForIdleJournals(_ indices: [Int]) throws {
+        var seen: [[String?]] = []
+        _ = try cluster.eventually("the end of all syncs") { () -> Bool? in
+            usleep(100_000)
+            seen.append(try indices.map { try cluster.info(cluster.ports[$0])["journal_syncs"] })
+            let last = seen.suffix(3)
+            return last.count == 3 && last.allSatisfy { $0 == last.first } ? true : nil
         }
     }
 
@@ -123,11 +137,12 @@ final class DiskPair {
         try check()
         let first = try leader()
         // Asked again, as a change of witnesses that is under way may take its place.
-        var asked = Date.distantPast
+        var asked: ContinuousClock.Instant?
         _ = try cluster.eventually("the other to lead", within: 60) { () -> Bool? in
-            if (try? cluster.info(cluster.ports[1 - first]))?["mode"] == "primary" { return true }
-            if -asked.timeIntervalSinceNow > 2 {
-                asked = Date()
+            let other = try? cluster.info(cluster.ports[1 - first], seconds: 1)
+            if other?["mode"] == "primary" { return true }
+            if asked.map({ ContinuousClock.now - $0 > .seconds(2) }) ?? true {
+                asked = .now
                 _ = try? RawClient(cluster.ports[first]).ask("REPLICA SWITCHOVER")
             }
             return nil

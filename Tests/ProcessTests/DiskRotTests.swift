@@ -50,8 +50,8 @@ extension Disks {
             try pair.ledger.waitForMore(5)
             pair.ledger.end()
             let leader = try pair.leader()
-            // The journals of idle servers end with a mark, 24 bytes.
-            usleep(300_000)
+            // Their journals end with a mark then, 24 bytes.
+            try pair.waitForIdleJournals([0, 1])
             try pair.kill([0, 1])
             let folder = pair.folder(leader)
             let url = URL(filePath: try segment(folder))

@@ -3,8 +3,8 @@ import Foundation
 /// Fills journals quickly: votes with long questions, which close by their deadlines.
 enum Filler {
     static func fill(_ pair: DiskPair, during seconds: Double) throws {
-        let end = Date().addingTimeInterval(seconds)
-        try fill(pair) { Date() >= end }
+        let end = ContinuousClock.now + .seconds(seconds)
+        try fill(pair) { ContinuousClock.now >= end }
     }
 
     /// Goes on until `isEnough`, whoever leads.
@@ -13,9 +13,11 @@ enum Filler {
     {
         let question = String(repeating: "why ", count: 1_000)
         let command = "VOTE.OPEN \"\(question)\" DEADLINE 50 ROLL open\r\n"
-        let deadline = Date().addingTimeInterval(seconds)
+        let deadline = ContinuousClock.now + .seconds(seconds)
         while !isEnough() {
-            guard Date() < deadline else { throw Trouble("not filled\n\(pair.cluster.words)") }
+            guard ContinuousClock.now < deadline else {
+                throw Trouble("not filled\n\(pair.cluster.words)")
+            }
             for port in pair.cluster.ports {
                 do {
                     let client = try RawClient(port)

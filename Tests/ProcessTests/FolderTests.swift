@@ -20,9 +20,12 @@ extension ProcessSuite {
         @Test func theLostComeBackAsThemselves() throws {
             let cluster = try Cluster()
             defer { cluster.end() }
+            // One that stands still for a second is not taken for dead; a primary that comes back takes
+            // as long as that to learn that it is out.
+            let patient = ["--misses", "20"]
             let votes = ["--voters", "2", "--votes", "100000", "--interval", "5ms"]
-            try cluster.primary(flags(cluster, "a", votes))
-            try cluster.backup(flags(cluster, "b"))
+            try cluster.primary(flags(cluster, "a", patient + votes))
+            try cluster.backup(flags(cluster, "b", patient))
             for name in ["ann", "bob"] { try cluster.client(name) }
             var info = try cluster.waitForPair()
             let ids = [info["primary_id"], info["backup_id"]].compactMap { $0 }.sorted()
@@ -61,7 +64,7 @@ extension ProcessSuite {
             Foundation.kill(backup.processIdentifier, SIGSTOP)
             defer { Foundation.kill(backup.processIdentifier, SIGCONT) }
             _ = try cluster.eventually("a replacement elsewhere", within: 60) { () -> Bool? in
-                let info = try? cluster.info(cluster.ports[0])
+                let info = try? cluster.info(cluster.ports[0], seconds: 1)
                 guard info?["state"] == "pair", let pid = info?["backup_pid"],
                     pid != "\(backup.processIdentifier)"
                 else { return nil }

@@ -9,21 +9,24 @@ private final class ServerGroup {
 
     init(_ cluster: Cluster, ids: [Int]) throws {
         self.cluster = cluster
-        for (id, port) in zip(ids, try Cluster.freePorts(ids.count)) { ports[id] = port }
+        for (id, port) in zip(ids, try cluster.freePorts(ids.count)) { ports[id] = port }
     }
 
     var addresses: String {
         ports.values.sorted().map { "127.0.0.1:\($0)" }.joined(separator: ",")
     }
 
-    /// The first begins the group; the others join through any member that answers.
+    /// The first begins the group; the others join through any member that answers. By default a
+    /// member that stands still for half a second is not taken for dead, or the stories would differ.
     @discardableResult
-    func start(_ id: Int, isFirst: Bool = false, _ flags: [String] = []) throws -> Process {
+    func start(_ id: Int, isFirst: Bool = false, misses: Int = 30, _ flags: [String] = []) throws
+        -> Process
+    {
         let join = isFirst ? [] : ["--join", addresses]
         return try cluster.start(
             "s\(id)", "pollsrv",
             ["--listen", "127.0.0.1:\(port(id))", "--id", "\(id)", "--election", "bully"]
-                + ["--heartbeat", "100ms"] + join + flags)
+                + ["--heartbeat", "100ms", "--misses", "\(misses)"] + join + flags)
     }
 
     func port(_ id: Int) -> UInt16 { ports[id] ?? 0 }
@@ -42,7 +45,7 @@ private final class ServerGroup {
     /// Waits until `id` leads a view of exactly `members`.
     func waitFor(leader id: Int, members: Int, within seconds: Double = 10) throws {
         _ = try cluster.eventually("\(id) to lead \(members)", within: seconds) { () -> Bool? in
-            guard let info = try? cluster.info(port(id)), info["mode"] == "primary",
+            guard let info = try? cluster.info(port(id), seconds: 1), info["mode"] == "primary",
                 info["members"]?.split(separator: ",").count == members
             else { return nil }
             return true
@@ -89,19 +92,20 @@ extension ProcessSuite {
 
         @Test func lowerIDJoins() throws {
             try with([20, 10]) { (cluster, group) throws in
-                try group.start(20, isFirst: true)
+                try group.start(20, isFirst: true, misses: 15)
                 try group.waitFor(leader: 20, members: 1)
                 #expect(
                     group.story(20) == [
                         "Server 20 started", "20 is running an election initiated by 0",
                         "Election completed. Group Leader: 20",
                     ])
-                try group.start(10)
+                try group.start(10, misses: 15)
                 try group.waitFor(leader: 20, members: 2)
                 _ = try cluster.eventually("10 to know its leader") {
                     group.story(10).count == 3 ? true : nil
                 }
-                usleep(600_000)
+                // Longer than heartbeat x misses.
+                usleep(1_700_000)
                 #expect(
                     group.story(10) == [
                         "Server 10 started", "10 is running an election initiated by 0",
@@ -135,42 +139,61 @@ extension ProcessSuite {
             }
         }
 
+        /// 20 leads next. If it stands still for 50 ms just then, 10 may lead for a moment and hand over,
+        /// which is in order, but not each time.
         @Test func leaderIsKilled() throws {
+            var stories: [String] = []
+            for _ in 1...3 {
+                guard let other = try killLeader() else { return }
+                stories.append(other)
+            }
+            Issue.record("10 led each time\n\(stories.joined(separator: "\n"))")
+        }
+
+        /// What was said, if it was more than that 20 leads now.
+        private func killLeader() throws -> String? {
+            var said: String?
             try with([10, 20, 30]) { (cluster, group) throws in
-                try group.start(30, isFirst: true, Self.votes)
-                try group.start(10)
-                try group.start(20)
+                try group.start(30, isFirst: true, misses: 100, Self.votes)
+                try group.start(10, misses: 100)
+                try group.start(20, misses: 100)
                 try group.waitFor(leader: 30, members: 3)
                 try startVoters(cluster, group)
                 try waitForVotes(cluster)
-                let before = Date()
+                let before = ContinuousClock.now
                 group.kill(30)
                 try group.waitFor(leader: 20, members: 2)
-                // By proof of its end, not by silence: that would take 500 ms.
-                #expect(Date().timeIntervalSince(before) < 0.4)
+                // By proof of its end, not by silence: that would take 10 s.
+                #expect(ContinuousClock.now - before < .seconds(5))
                 try waitForVotes(cluster)
+                var isShort = true
                 for id in [10, 20] {
                     let story = group.story(id).suffix(3)
-                    #expect(story.first == "Heartbeat to group leader 30 failed")
+                    isShort = isShort && story.first == "Heartbeat to group leader 30 failed"
                     #expect(story.last == "Election completed. Group Leader: 20")
                     #expect(group.lines(id, "Heartbeat to group leader").count == 1)
                 }
-                #expect(group.lines(10, "10 is running an election initiated by 0").count == 2)
-                let elections = group.lines(20, "20 is running an election initiated by")
-                #expect(elections.count == 2)
-                #expect(group.lines(10, "mode is now primary").isEmpty)
+                let elections = [
+                    group.lines(10, "10 is running an election initiated by 0"),
+                    group.lines(20, "20 is running an election initiated by"),
+                ]
+                isShort = isShort && elections.allSatisfy { $0.count == 2 }
+                isShort = isShort && group.lines(10, "mode is now primary").isEmpty
+                if !isShort { said = "\(group.story(10))\n\(group.story(20))" }
                 for name in Self.voters { cluster.processes[name]?.terminate() }
                 for name in Self.voters { #expect(try cluster.waitForExit(name) == 0) }
                 cluster.checkLogs(Self.voters, atLeast: 20, ballots: Self.voters.count)
             }
+            return said
         }
 
         /// Every member knows at once; the leader drops it, and there is nothing to elect.
         @Test func backupIsKilled() throws {
             try with([10, 20, 30]) { (cluster, group) throws in
-                try group.start(30, isFirst: true)
-                try group.start(10)
-                try group.start(20)
+                // Its silence would take 10 s.
+                try group.start(30, isFirst: true, misses: 100)
+                try group.start(10, misses: 100)
+                try group.start(20, misses: 100)
                 try group.waitFor(leader: 30, members: 3)
                 for id in [10, 20, 30] {
                     _ = try cluster.eventually("two links at \(id)") {
@@ -179,11 +202,13 @@ extension ProcessSuite {
                 }
                 let stories = [20, 30].map { group.story($0) }
                 group.kill(10)
-                try group.waitFor(leader: 30, members: 2, within: 0.4)
-                for id in [20, 30] {
-                    _ = try cluster.eventually("\(id) to know", within: 0.4) {
-                        group.lines(id, "the process of replica 10 ").isEmpty ? nil : true
-                    }
+                try group.waitFor(leader: 30, members: 2, within: 5)
+                #expect(!group.lines(30, "the process of replica 10 ").isEmpty)
+                _ = try cluster.eventually("20 to know", within: 5) { () -> Bool? in
+                    // The leader may have told it before it has seen for itself.
+                    let hasSeen = !group.lines(20, "the process of replica 10 ").isEmpty
+                    let view = group.lines(20, ": view ").last ?? ""
+                    return hasSeen || !view.contains("backup 10 at") ? true : nil
                 }
                 #expect([20, 30].map { group.story($0) } == stories)
             }
@@ -192,8 +217,8 @@ extension ProcessSuite {
         /// Each with each, by a link and by heartbeats; and none of it is made again and again.
         @Test func allAreConnected() throws {
             try with([20, 10, 40, 30]) { (cluster, group) throws in
-                try group.start(20, isFirst: true)
-                for id in [10, 40, 30] { try group.start(id) }
+                try group.start(20, isFirst: true, misses: 15)
+                for id in [10, 40, 30] { try group.start(id, misses: 15) }
                 try group.waitFor(leader: 40, members: 4)
                 for id in [10, 20, 30, 40] {
                     // Three links, and the one that asks; the heartbeats' are not counted.
@@ -203,7 +228,7 @@ extension ProcessSuite {
                 }
                 let clients = try group.ports.values.map { try RawClient($0) }
                 let before = try clients.map { try $0.ask("CLIENT ID") }
-                usleep(1_000_000)
+                usleep(1_700_000)
                 for (port, number) in zip(group.ports.values, before) {
                     guard case .number(let last) = number else { throw Trouble("\(number)") }
                     #expect(try RawClient(port).ask("CLIENT ID") == .number(last + 1))
@@ -250,12 +275,17 @@ extension ProcessSuite {
                 try group.start(10)
                 try group.start(20)
                 try group.waitFor(leader: 30, members: 3)
-                group.kill(10, SIGSTOP)
+                let view = try cluster.info(group.port(30))["view"].flatMap { Int($0) } ?? 0
+                _ = try cluster.eventually("10 to be in view \(view)") {
+                    try cluster.info(group.port(10))["view"] == "\(view)" ? true : nil
+                }
+                // None sees another's end.
+                for id in [10, 20, 30] { group.kill(id, SIGSTOP) }
                 group.kill(30)
                 group.kill(20)
                 group.kill(10, SIGCONT)
                 _ = try cluster.eventually("10 to say what it waits for") {
-                    let words = "view 4 needs 2 of 3 electors, 1 answered"
+                    let words = "view \(view + 1) needs 2 of 3 electors, 1 answered"
                     return group.lines(10, words).isEmpty ? nil : true
                 }
                 usleep(500_000)
@@ -265,9 +295,9 @@ extension ProcessSuite {
 
         @Test func stoppedMembersComeBack() throws {
             try with([10, 20, 30]) { (cluster, group) throws in
-                try group.start(30, isFirst: true)
-                try group.start(10)
-                try group.start(20)
+                try group.start(30, isFirst: true, misses: 5)
+                try group.start(10, misses: 5)
+                try group.start(20, misses: 5)
                 try group.waitFor(leader: 30, members: 3)
                 group.kill(10, SIGSTOP)
                 try group.waitFor(leader: 30, members: 2)
@@ -342,7 +372,9 @@ extension ProcessSuite {
                 try waitForVotes(cluster)
                 let leader = try #require(cluster.processes["s30"])
                 leader.terminate()
-                #expect(try cluster.waitForExit("s30", within: 2) == 0)
+                #expect(try cluster.waitForExit("s30", within: 4.5) == 0)
+                // Nor had it to wait for the time after which it would end in any case.
+                #expect(group.lines(30, "without having been let go").isEmpty)
                 try group.waitFor(leader: 20, members: 2)
                 #expect(group.lines(20, "Group Leader: 20").count == 1)
                 try waitForVotes(cluster)
@@ -363,7 +395,7 @@ extension ProcessSuite {
                 for id in ids[1..<9] { try group.start(id) }
                 try group.waitFor(leader: 9, members: 9)
                 try group.start(10)
-                #expect(try cluster.waitForExit("s10", within: 5) == 69)
+                #expect(try cluster.waitForExit("s10") == 69)
                 let words = "cannot join: all 9 places of the group are taken"
                 #expect(group.lines(10, words).count == 1)
             }
@@ -380,7 +412,7 @@ extension ProcessSuite {
                 group.kill(30, SIGTERM)
                 group.kill(20, SIGTERM)
                 for name in ["s20", "s30"] {
-                    #expect(try cluster.waitForExit(name, within: 2) == 0)
+                    #expect(try cluster.waitForExit(name, within: 4.5) == 0)
                 }
                 let whole = cluster.said("s20", "err") + cluster.said("s30", "err")
                 #expect(!whole.contains("without having been let go"))

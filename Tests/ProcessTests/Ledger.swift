@@ -182,9 +182,11 @@ final class Ledger: @unchecked Sendable {
     /// Waits until more was acknowledged.
     func waitForMore(_ more: Int = 5, within seconds: Double = 60) throws {
         let wanted = count + more
-        let deadline = Date().addingTimeInterval(seconds)
+        let deadline = ContinuousClock.now + .seconds(seconds)
         while count < wanted {
-            guard Date() < deadline else { throw Trouble("no ballot is acknowledged any more") }
+            guard ContinuousClock.now < deadline else {
+                throw Trouble("no ballot is acknowledged any more")
+            }
             usleep(5_000)
         }
     }

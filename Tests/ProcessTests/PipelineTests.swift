@@ -34,7 +34,10 @@ extension ProcessSuite {
                 #expect(text.hasPrefix("ERR protocol error"))
                 #expect(client.isClosed())
                 let other = try connect()
-                guard case .list(let votes) = try other.ask("VOTE.LIST") else { return }
+                guard case .list(let votes) = try other.ask("VOTE.LIST") else {
+                    Issue.record("no list")
+                    return
+                }
                 #expect(votes.count == 1)
             }
         }
@@ -174,13 +177,23 @@ extension ProcessSuite {
                     atPath: "/proc/\(primary.processIdentifier)/fd"
                 ).count
             }
+            // The number of a new connection.
+            func number() throws -> Int {
+                guard case .number(let number) = try RawClient(port).ask("CLIENT ID") else {
+                    throw Trouble("CLIENT ID")
+                }
+                return number
+            }
             let before = try descriptors()
+            let first = try number()
             for _ in 0..<50 {
                 let client = try RawClient(port)
                 try send(client, "VOTE.OPEN q ROLL open")
             }
-            // They have been taken, and read, and have closed by then.
-            usleep(500_000)
+            // Taken in their order: those before it have been, too.
+            _ = try cluster.eventually("all connections to be taken") {
+                try number() > first + 50 ? true : nil
+            }
             _ = try cluster.eventually("the descriptors of those who have gone") {
                 try descriptors() <= before + 3 ? true : nil
             }

