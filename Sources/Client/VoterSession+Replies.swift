@@ -16,6 +16,8 @@ extension VoterSession {
         case .offer, .witness:
             // The service can do without this witness.
             if case .error(let text) = value, links[index].service != nil {
+                // It has left what its HELLO named: once it is in one again, HELLO has to say so.
+                if text.hasPrefix("NOSERVICE ") { links[index].service = nil }
                 let address = links[index].aliases[0]
                 outbox.notices.append(.detail("\(address): \(command.verb): \(text)"))
             }

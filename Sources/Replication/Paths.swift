@@ -79,6 +79,8 @@ package struct Paths: Equatable, Sendable {
         var isRefused = false
         /// Clients that have failed to reach the other since the refusal.
         var denials = 0
+        /// How often all clients were asked in vain since there was a path.
+        var rounds = 0
         var ticksToRetry = 0
     }
 
@@ -88,8 +90,10 @@ package struct Paths: Equatable, Sendable {
         var ticks = 0
     }
 
-    /// How long a client may take to pass on an `open` and its answer.
+    /// How long a client may take to pass on an `open` and its answer; longer in each round in which none
+    /// did, as they may be far away.
     private static let openTicksMax = 10
+    private static let roundsMax = 4
     /// Through so many clients beats go.
     private static let beatPathsMax = 3
     /// After so many clients in vain a refusal is believed: a service may have thousands.
@@ -206,6 +210,7 @@ package struct Paths: Equatable, Sendable {
         if peers[index].route != nil { effects.append(.step(.linkDown(instance))) }
         peers[index].route = .direct
         peers[index].isRefused = false
+        peers[index].rounds = 0
         peers[index].ticksSinceDirect = 0
         peers[index].ticksSinceUp = 0
         effects.append(.step(.linkUp(instance)))
@@ -274,6 +279,7 @@ package struct Paths: Equatable, Sendable {
             open(index, after: failed.via, into: &effects)
         } else {
             peers[index].ticksToRetry = timing.retryTicks
+            peers[index].rounds = min(peers[index].rounds + 1, Self.roundsMax)
         }
         settleRefusal(index, into: &effects)
     }
@@ -374,6 +380,7 @@ package struct Paths: Equatable, Sendable {
         _ frame: RelayFrame, _ index: Int, via: Instance, into effects: inout [Effect]
     ) {
         peers[index].route = .relay(via: via, path: frame.path)
+        peers[index].rounds = 0
         peers[index].ticksSinceUp = 0
         peers[index].ticksSincePath = 0
         peers[index].ticksSinceRelay = 0
@@ -431,7 +438,7 @@ package struct Paths: Equatable, Sendable {
             if var opening = peers[index].opening {
                 opening.ticks += 1
                 peers[index].opening = opening
-                if opening.ticks >= Self.openTicksMax {
+                if opening.ticks >= Self.openTicksMax << peers[index].rounds {
                     abandonOpening(index, into: &effects)
                     peers[index].opening = opening
                     failOpening(index, into: &effects)

@@ -201,8 +201,10 @@ extension Replica {
         checkAccepted(into: &outbox)
     }
 
-    private mutating func checkAccepted(into outbox: inout Outbox) {
-        guard let view, let campaign, let proposal = campaign.proposal else { return }
+    mutating func checkAccepted(into outbox: inout Outbox) {
+        guard let view, let campaign, campaign.phase == .proposing,
+            let proposal = campaign.proposal
+        else { return }
         let answers = campaign.answers.map { $0 == .accepted }
         guard isQuorum(answers, of: view, proposed: campaign.attempt) else { return }
         // Unless others had decided it before, which `enter` sees: then it has been alive all the time since
@@ -279,13 +281,14 @@ extension Replica {
         // It may have been for the electorate, which has not changed.
         isElectorateChecked = false
         ticksToNextCampaign = attemptTicks / 4 + random(below: attemptTicks / 2)
-        attemptsFailed += 1
+        attemptsFailed = min(attemptsFailed + 1, Self.failuresMax)
     }
 
     /// How long each phase of an attempt waits for the electors' answers: longer each time, as they may be
     /// far away. So are the pauses in between: two candidates who are near each other, and outbid each
     /// other at once, would else never leave one alone for as long as the electors take.
-    private var attemptTicks: Int { 2 * timing.retryTicks << min(attemptsFailed, 4) }
+    private var attemptTicks: Int { 2 * timing.retryTicks << attemptsFailed }
+    private static var failuresMax: Int { 4 }
 
     /// A campaign that gets nowhere is begun anew with a higher attempt.
     mutating func tickCampaign(into outbox: inout Outbox) {
@@ -301,14 +304,20 @@ extension Replica {
         checkGrants(into: &outbox)
         guard let current = campaign, current.attempt == running.attempt else { return }
         guard current.ticks % timing.retryTicks == 0 else { return }
-        if current.ticks >= attemptTicks {
+        let isReasonGone =
+            current.phase == .seeking && !isPrimary && status == .normal && !needsChange
+            && !mustFinish
+        if isReasonGone, current.ticks >= 2 * timing.retryTicks {
+            endCampaign()
+            attemptsFailed = 0
+        } else if current.ticks >= attemptTicks {
             let answered = current.answers.filter { $0 != .none }.count
             let reason =
                 "view \(view.number.next) needs \(view.majority) of \(view.electorate.count) "
                 + "electors, \(answered) answered"
             outbox.effects.append(.stalled(reason: reason))
             askAround(current.attempt, into: &outbox)
-            // A backup whose reason is gone leaves it; after PROPOSE there is no way back.
+            // After PROPOSE there is no way back.
             endCampaign()
         } else {
             sendCampaign(into: &outbox)

@@ -98,6 +98,7 @@ extension Replica {
         elect(into: &outbox)
         if mayCampaign { startChange(into: &outbox) }
         checkGrants(into: &outbox)
+        checkAccepted(into: &outbox)
     }
 
     // MARK: Witnesses

@@ -156,7 +156,8 @@ extension Replica {
         acceptor = Acceptor()
         acceptor.breakage = breakage
         counterSeen = 0
-        attemptsFailed = 0
+        // Who was far away for the choice of this view is so for the next.
+        attemptsFailed = max(0, attemptsFailed - 1)
         mustFinish = false
         heardCommitted = news.base
         isUncompared = false
@@ -202,7 +203,9 @@ extension Replica {
         // In a view between the two another may have led, and this one's log have been cut.
         let isFollowed = next.number == old?.number.next
         let wasBackupOfSame = old?.primary == next.primary && isFollowed && !isPrimary
-        let wasLearner = fetch?.isRestored == true && fetch?.primary == next.primary.instance
+        let wasLearner =
+            fetch?.isRestored == true && fetch?.primary == next.primary.instance
+            && next.number == view?.number.next
         let oldProgress = zip(old?.backups ?? [], progress).map { ($0.0.instance, $0.1) }
         let oldLearners = learners
         let oldHealth = health

@@ -87,7 +87,7 @@ extension ProcessSuite {
         /// 3. The other is stopped.
         @Test func aBackupHasNoTiesToAServiceThatItIsNotIn() throws {
             try with { cluster in
-                let ports = try Cluster.freePorts(2)
+                let ports = try cluster.freePorts(2)
                 func start(_ name: String, _ mode: String, _ port: UInt16, _ peer: UInt16) throws {
                     let addresses = [
                         "--listen", "127.0.0.1:\(port)", "--peer", "127.0.0.1:\(peer)",
