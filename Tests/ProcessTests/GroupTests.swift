@@ -200,10 +200,15 @@ extension ProcessSuite {
                         try cluster.info(group.port(id))["connections"] == "3" ? true : nil
                     }
                 }
+                _ = try cluster.eventually("20 to know of 10") {
+                    group.lines(20, "backup 10 at").isEmpty ? nil : true
+                }
                 let stories = [20, 30].map { group.story($0) }
                 group.kill(10)
                 try group.waitFor(leader: 30, members: 2, within: 5)
-                #expect(!group.lines(30, "the process of replica 10 ").isEmpty)
+                _ = try cluster.eventually("30 to know", within: 5) {
+                    group.lines(30, "the process of replica 10 ").isEmpty ? nil : true
+                }
                 _ = try cluster.eventually("20 to know", within: 5) { () -> Bool? in
                     // The leader may have told it before it has seen for itself.
                     let hasSeen = !group.lines(20, "the process of replica 10 ").isEmpty
