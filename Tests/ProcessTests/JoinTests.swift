@@ -51,6 +51,34 @@ private final class StrictPrimary: Sendable {
 
 extension ProcessSuite {
     @Suite(.serialized) struct Joins {
+        /// It knows who leads: to end the service is for that one.
+        @Test func aLearnerThatIsToldToStopNamesThePrimary() throws {
+            let cluster = try Cluster()
+            defer { cluster.end() }
+            let view = "1 0.1.aaaa.1.1@127.0.0.1:1 - aaaa 0"
+            let hello = ["member", "0.1.aaaa.1.1@127.0.0.1:1", view, "sticky", "-", "-"]
+            let primary = try FakeServer { _, request in
+                let words = FakeServer.words(request)
+                guard words.starts(with: ["PEER", "hello"]), words.count > 2 else { return "" }
+                let service = String(repeating: "5", count: 32)
+                return FakeServer.command(["PEER", "hello", words[2], service] + hello)
+                    + FakeServer.command(["PEER", "view", view])
+            }
+            defer { primary.stop() }
+            let port = cluster.ports[1]
+            try cluster.start(
+                "backup", "pollsrv",
+                [
+                    "--backup", "--listen", "127.0.0.1:\(port)", "--peer",
+                    "127.0.0.1:\(primary.port)",
+                ])
+            _ = try cluster.eventually("it to wait for the state") {
+                (try? cluster.info(port)["note"]) == "fetching the state" ? true : nil
+            }
+            #expect(try RawClient(port).ask("REPLICA STOP") == .error("REDIRECT 127.0.0.1:1"))
+            #expect(cluster.processes["backup"]?.isRunning == true)
+        }
+
         /// Each costs the primary a state, or at least a connection: they may not come as fast as the
         /// server can.
         @Test func whoIsRefusedBacksOff() throws {
