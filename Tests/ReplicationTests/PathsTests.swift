@@ -143,6 +143,23 @@ private let hello = RelayFrame.Body.data(
         #expect(backup.got(5, .accept, via: bob) == ["up 1", "heard 1"])
     }
 
+    /// Each round in which nobody has answered in time gives them twice as long, until there is a path.
+    @Test func clientsFarAwayAreGivenTime() {
+        var backup = Desk.backup(ann)
+        backup.tell(.directDown(one))
+        var path: UInt64 = 3
+        for round in 0..<7 {
+            let patience = 10 << min(round, 4)
+            #expect(backup.wait(patience - 1) == [], "round \(round)")
+            #expect(backup.wait(1) == ["via a: close \(path)"], "round \(round)")
+            path += 2
+            #expect(backup.wait(10) == ["via a: open \(path)"])
+        }
+        #expect(backup.got(path, .accept) == ["up 1", "heard 1"])
+        #expect(backup.got(path, .close) == ["down 1", "via a: open \(path + 2)"])
+        #expect(backup.wait(10) == ["via a: close \(path + 2)"])
+    }
+
     @Test func otherEndMayKnowFirst() {
         var primary = Desk.primary(ann)
         // Some time after the connection came up, so it is not the backup's being late.
