@@ -6,10 +6,6 @@ import Synchronization
 import Testing
 import Wire
 
-private func entry(_ op: UInt64) -> Record {
-    .entry(Sample.entry(1, OpNumber(op), count: 1, size: 30, fill: UInt8(op & 0xff)))
-}
-
 private struct RollOver: ~Copyable {
     var store: Store
     /// The last one appended, which waits for the second segment.
