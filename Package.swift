@@ -64,6 +64,7 @@ let package = Package(
             swiftSettings: strict),
         .testTarget(
             name: "ServicesTests", dependencies: ["Services", "Wire"], swiftSettings: strict),
+        .testTarget(name: "LinuxTests", dependencies: ["Linux"], swiftSettings: strict),
         .testTarget(name: "WireTests", dependencies: ["Wire"], swiftSettings: strict),
         .testTarget(
             name: "JournalTests", dependencies: ["Journal", "Wire"], swiftSettings: strict),

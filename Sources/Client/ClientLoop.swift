@@ -15,6 +15,7 @@ package struct ClientLoop: ~Copyable {
     private var log: ResultLog
     private let program: String
     private let verbosity: Verbosity
+    private let speaker: Speaker
     private var links: LinkSet
     private let signals: SignalQueue
     private var input: TypedLines?
@@ -32,19 +33,13 @@ package struct ClientLoop: ~Copyable {
     ) throws(SystemError) {
         let signals = try SignalQueue(Self.leaveSignals)
         let links = try LinkSet()
+        let speaker = try Speaker()
         try links.poller.add(signals.fd.raw)
         var settings = settings
         var input: TypedLines?
         if settings.policy == .ask {
             input = TypedLines(readsAhead: Terminal.isTerminal(TypedLines.fd))
             settings.isInputEchoed = input?.isTerminal ?? true
-        }
-        if log.wasTorn {
-            Self.say(
-                .news("\(log.path): line \(log.found.nextID) was incomplete and has been cut off"),
-                program,
-                verbosity
-            )
         }
         session = VoterSession(
             settings: settings,
@@ -58,6 +53,11 @@ package struct ClientLoop: ~Copyable {
         self.log = log
         self.signals = signals
         self.links = links
+        self.speaker = speaker
+        if self.log.wasTorn {
+            let line = self.log.found.nextID
+            say(.news("\(self.log.path): line \(line) was incomplete and has been cut off"))
+        }
     }
 
     /// Runs until the session ends.
@@ -69,9 +69,12 @@ package struct ClientLoop: ~Copyable {
             stepEvents()
             readInput()
             try carryOut()
-            if let ending { return ending }
-            input?.watch(links.poller, isAsking: session.isAsking)
-            readyCount = links.wait(milliseconds: timeout())
+            if let ending {
+                speaker.finish()
+                return ending
+            }
+            let isReadable = input?.watch(links.poller, isAsking: session.isAsking) == true
+            readyCount = links.wait(milliseconds: isReadable ? 0 : timeout())
         }
     }
 
@@ -136,8 +139,8 @@ package struct ClientLoop: ~Copyable {
             for item in work.dial { try links.dial(item.link, item.address) }
             stepEvents()
             append(work.append)
-            for text in work.show { Self.show(text) }
-            for notice in work.notices { Self.say(notice, program, verbosity) }
+            for text in work.show { speaker.show(text) }
+            for notice in work.notices { say(notice) }
             ending = work.ending
         }
     }
@@ -162,18 +165,19 @@ package struct ClientLoop: ~Copyable {
 
     // MARK: People
 
-    /// A reader that has gone away, or a full disk behind standard output, must not keep this
-    /// client from voting and logging.
-    private static func show(_ text: String) {
-        do { try IO.writeAll(1, Array(text.utf8)) } catch {}
+    private func say(_ notice: Notice) {
+        if let text = notice.text(for: verbosity) { speaker.message("\(program): \(text)") }
     }
+}
 
-    static func say(_ notice: Notice, _ program: String, _ verbosity: Verbosity) {
-        switch (notice, verbosity) {
+extension Notice {
+    /// What people are told of it; nil: not at this verbosity.
+    func text(for verbosity: Verbosity) -> String? {
+        switch (self, verbosity) {
         case (.trouble(let text), _), (.news(let text), .normal), (.news(let text), .verbose),
             (.detail(let text), .verbose):
-            Terminal.message("\(program): \(text)")
-        case (.news, .quiet), (.detail, .quiet), (.detail, .normal): break
+            text
+        case (.news, .quiet), (.detail, .quiet), (.detail, .normal): nil
         }
     }
 }

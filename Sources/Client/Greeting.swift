@@ -20,17 +20,17 @@ package struct VoterView: Equatable, Sendable {
         )
     }
 
-    /// Takes the fields behind the kind of a `view` push: number, primary, backup or null.
+    /// Takes the fields behind the kind of a `view` push: number, primary, backup or null, and the
+    /// further backups of a group.
     package init(push fields: ArraySlice<RESPValue>) throws(DecodeError) {
         let fields = Array(fields)
-        guard fields.count == 3, let number = fields[0].number, number > 0,
+        guard fields.count >= 3, let number = fields[0].number, number > 0,
             let primary = fields[1].text.flatMap({ Address(text: $0) })
         else { throw DecodeError("bad view push") }
-        let backup = try Greeting.optional(fields[2], "backup") { Address(text: $0) }
         self.init(
             number: ViewNumber(UInt64(number)),
             primary: primary,
-            backups: backup.map { [$0] } ?? []
+            backups: try Greeting.addresses(fields[2...])
         )
     }
 
@@ -86,13 +86,15 @@ package struct Greeting: Equatable, Sendable {
         isPrimary = reply["mode"]?.text == "primary"
 
         let primary = try Self.optional(reply["primary"], "primary") { Address(text: $0) }
-        let backup = try Self.optional(reply["backup"], "backup") { Address(text: $0) }
+        // All of a group's, or else the one.
+        let backups = try Self.addresses(
+            reply["backups"]?.items?[...] ?? [reply["backup"] ?? .null])
         let number = reply["view"]?.number ?? 0
         if let primary, number > 0 {
             view = VoterView(
                 number: ViewNumber(UInt64(number)),
                 primary: primary,
-                backups: backup.map { [$0] } ?? []
+                backups: backups
             )
         }
         let day: Int64 = 86_400_000
@@ -102,6 +104,15 @@ package struct Greeting: Equatable, Sendable {
 
     /// How long a primary may be silent before it counts as failed.
     package var silenceMillisecondsMax: UInt64 { heartbeatMilliseconds * misses }
+
+    /// The addresses of backups; those that are null are none.
+    static func addresses(_ fields: ArraySlice<RESPValue>) throws(DecodeError) -> [Address] {
+        var list: [Address] = []
+        for field in fields {
+            if let one = try optional(field, "backup", { Address(text: $0) }) { list.append(one) }
+        }
+        return list
+    }
 
     /// nil for a null or a missing field; a field that is there must be right.
     static func optional<Value>(

@@ -16,7 +16,8 @@ struct LinkSet: ~Copyable {
 
     private(set) var poller: Poller
     private var connections: [Connection] = []
-    private var resolution: Resolution?
+    private var names = HostNames()
+    private var areNamesWatched = false
     /// The addresses of connections whose host is being looked up.
     private var resolving: [(link: LinkID, address: Address)] = []
     private var events: [Event] = []
@@ -42,8 +43,8 @@ struct LinkSet: ~Copyable {
     // MARK: In
 
     mutating func onReady(_ ready: Poller.Ready) {
-        if ready.fd == resolution?.fd {
-            for answer in resolution?.take() ?? [] { onResolved(answer) }
+        if ready.fd == names.fd {
+            for answer in names.take(now: Clock.monotonicNanoseconds()) { onResolved(answer) }
         } else if let connection = connections.first(where: { $0.fd == ready.fd }) {
             if !connection.isConnected {
                 onDialed(connection)
@@ -128,42 +129,40 @@ struct LinkSet: ~Copyable {
     mutating func forget(_ id: LinkID) {
         resolving.removeAll { $0.link == id }
         guard let index = connections.firstIndex(where: { $0.id == id }) else { return }
-        poller.remove(connections[index].fd)
-        connections.remove(at: index)
+        let connection = connections.remove(at: index)
+        poller.remove(connection.fd)
+        if !connection.isConnected { names.turn(connection.address.host) }
     }
 
     // MARK: Dialing
 
     mutating func dial(_ link: LinkID, _ address: Address) throws(SystemError) {
-        guard !Resolver.isNumeric(address.host) else {
-            begin(link, address, hosts: [address.host])
+        let found: [String]?
+        do {
+            found = try names.addresses(of: address.host, now: Clock.monotonicNanoseconds())
+        } catch {
+            events.append(.closed(link, reason: Self.reason(error)))
             return
         }
-        let resolution = try watchedResolution()
-        resolving.append((link, address))
-        do {
-            try resolution.ask(address.host, for: link)
-        } catch {
-            resolving.removeAll { $0.link == link }
-            events.append(.closed(link, reason: Self.reason(error)))
+        if let found {
+            begin(link, address, hosts: found)
+            return
         }
+        resolving.append((link, address))
+        guard !areNamesWatched, let fd = names.fd else { return }
+        try poller.add(fd)
+        areNamesWatched = true
     }
 
-    private mutating func watchedResolution() throws(SystemError) -> Resolution {
-        if let resolution { return resolution }
-        let fresh = try Resolution()
-        try poller.add(fresh.fd)
-        resolution = fresh
-        return fresh
-    }
-
-    private mutating func onResolved(_ answer: Resolution.Answer) {
-        guard let index = resolving.firstIndex(where: { $0.link == answer.link }) else { return }
-        let item = resolving.remove(at: index)
-        if answer.hosts.isEmpty {
-            events.append(.closed(item.link, reason: "unknown host"))
-        } else {
-            begin(item.link, item.address, hosts: answer.hosts)
+    private mutating func onResolved(_ answer: HostNames.Answer) {
+        let waiting = resolving.filter { $0.address.host == answer.host }
+        resolving.removeAll { $0.address.host == answer.host }
+        for item in waiting {
+            if answer.addresses.isEmpty {
+                events.append(.closed(item.link, reason: "unknown host"))
+            } else {
+                begin(item.link, item.address, hosts: answer.addresses)
+            }
         }
     }
 

@@ -26,7 +26,8 @@ package struct ResultLog: ~Copyable {
         do {
             opened = try Self.open(path)
         } catch let error as SystemError {
-            throw Refusal(text: error.description)
+            throw Refusal(
+                text: "\(error); --log FILE puts the results elsewhere, into a folder that exists")
         } catch let fault as LogScanner.Fault {
             throw Refusal(text: "\(path):\(fault.line): not the log of a voter: \(fault.text)")
         } catch let refusal as Refusal {

@@ -37,15 +37,13 @@ package struct RoomLoop: ~Copyable {
     /// Runs until the session ends.
     package mutating func run() throws(SystemError) -> Ending {
         stepTime()
-        // A plain file cannot be waited for, which shows here.
-        input?.watch(links.poller, isAsking: session.isAsking)
         while true {
             try carryOut()
             readInput()
             try carryOut()
             if let ending { return ending }
-            input?.watch(links.poller, isAsking: session.isAsking)
-            let readyCount = links.wait(milliseconds: timeout())
+            let isReadable = input?.watch(links.poller, isAsking: session.isAsking) == true
+            let readyCount = links.wait(milliseconds: isReadable ? 0 : timeout())
             for index in 0..<readyCount { onReady(links.poller.ready(at: index)) }
             stepTime()
             stepEvents()
@@ -134,7 +132,10 @@ package struct RoomLoop: ~Copyable {
             for speech in work.say {
                 switch speech {
                 case .output(let text): try IO.writeAll(1, Array(text.utf8), subject: "output")
-                case .notice(let notice): ClientLoop.say(notice, program, verbosity)
+                case .notice(let notice):
+                    if let text = notice.text(for: verbosity) {
+                        Terminal.message("\(program): \(text)")
+                    }
                 }
             }
             ending = work.ending

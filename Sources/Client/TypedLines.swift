@@ -25,21 +25,24 @@ struct TypedLines {
 
     static func isInput(_ fd: CInt) -> Bool { fd == Self.fd }
 
-    /// Watches the input as long as somebody wants to know.
-    mutating func watch(_ poller: borrowing Poller, isAsking: Bool) {
+    /// Watches the input as long as somebody wants to know. True: it has just shown that it cannot be
+    /// waited for, and can be read now.
+    @discardableResult
+    mutating func watch(_ poller: borrowing Poller, isAsking: Bool) -> Bool {
         let isWanted = isPollable && !hasEnded && (isAsking || readsAhead)
-        guard isWanted != isWatched else { return }
+        guard isWanted != isWatched else { return false }
         if isWanted {
             do {
                 try poller.add(Self.fd)
             } catch {
                 isPollable = false
-                return
+                return true
             }
         } else {
             poller.remove(Self.fd)
         }
         isWatched = isWanted
+        return false
     }
 
     /// Reads once; to be called when the input is ready.

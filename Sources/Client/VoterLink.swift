@@ -41,8 +41,8 @@ struct VoterLink: Equatable, Sendable {
     var instance: Instance?
     var service: ServiceID?
     var joining = Joining.none
-    /// Whether votes may wait for this voter because of what it has said here.
-    var isOnRoll = false
+    /// Whether a JOIN went out here, to the primary that still leads.
+    var hasName = false
     /// After a refusal that may pass: nothing is asked before this moment.
     var retryAt: UInt64 = 0
     var retries = 0

@@ -180,7 +180,10 @@ extension VoterSession {
         for index in links.indices {
             links[index].retries = 0
             links[index].retryAt = 0
-            if hasNewPrimary { links[index].joining = .none }
+            if hasNewPrimary {
+                links[index].joining = .none
+                links[index].hasName = false
+            }
         }
         if hasNewPrimary { unservedSince = unservedSince ?? now }
         // Ballots go again to all but a primary that goes on: who was no member before may have

@@ -25,7 +25,8 @@ extension VoterSession {
         case .cast(let vote, _, _): onCastReply(index, vote, value, into: &outbox)
         case .verify(let from): onVerification(index, from: from, value, into: &outbox)
         case .results: onResults(index, value, into: &outbox)
-        case .leave, .ping: break
+        case .leave: onLeaveReply(index, value)
+        case .ping: break
         }
     }
 

@@ -121,16 +121,20 @@ extension VoterSession {
             let items = value.items
         else { return }
         let before = nextResult
+        var last: UInt64 = 0
         for item in items {
             do {
-                accept(try PollResult(push: (item.items ?? [])[...]), into: &outbox)
+                let result = try PollResult(push: (item.items ?? [])[...])
+                last = result.id
+                accept(result, into: &outbox)
             } catch {
                 report(index, "VOTE.RESULTS", error.text, into: &outbox)
                 return
             }
         }
         links[index].retries = 0
-        if items.count >= VoterCommand.resultsMax, nextResult > before {
+        // What is pushed may have overtaken the whole answer: there is more behind that all the same.
+        if items.count >= VoterCommand.resultsMax, nextResult > before || last < nextResult {
             askResults(in: 0)
         } else if isAbstaining {
             askResults(in: Self.abstainingMilliseconds)

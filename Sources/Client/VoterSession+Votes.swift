@@ -31,12 +31,17 @@ extension VoterSession {
                 return
             }
             guard links[index].joining == .none else { return }
-            links[index].joining = .asked
-            links[index].isOnRoll = true
-            // Ballots without an OK go out right behind it; the replica need not be waited for.
-            mayOweBallots = true
-            send(.join(name: settings.name, from: nextResult), on: index, into: &outbox)
+            join(index, into: &outbox)
         }
+    }
+
+    private mutating func join(_ index: Int, into outbox: inout VoterOutbox) {
+        links[index].joining = .asked
+        links[index].hasName = true
+        isOnRoll = true
+        // Ballots without an OK go out right behind it; the replica need not be waited for.
+        mayOweBallots = true
+        send(.join(name: settings.name, from: nextResult), on: index, into: &outbox)
     }
 
     /// Nobody is left who could decide, and what was decided is counted.
@@ -49,14 +54,27 @@ extension VoterSession {
     /// as one who is told no results: it asks for them.
     private mutating func abstain(_ index: Int, into outbox: inout VoterOutbox) {
         guard links[index].joining != .asked else { return }
+        // Who leaves is whom the connection has named.
+        if isOnRoll, !links[index].hasName {
+            join(index, into: &outbox)
+            return
+        }
         if links[index].joining == .none {
             onServed(index, "results come from", into: &outbox)
             askResults(in: 0)
         }
-        guard links[index].isOnRoll else { return }
-        links[index].isOnRoll = false
+        guard isOnRoll, !links[index].awaits({ $0 == .leave }) else { return }
         send(.leave, on: index, into: &outbox)
         askResults(in: Self.abstainingMilliseconds)
+    }
+
+    /// Until a primary has said that it is done a vote may wait for this voter.
+    mutating func onLeaveReply(_ index: Int, _ value: RESPValue) {
+        if case .error(let text) = value {
+            backOff(index, Refusal(text))
+        } else {
+            isOnRoll = false
+        }
     }
 
     mutating func onJoinReply(_ index: Int, _ value: RESPValue, into outbox: inout VoterOutbox) {

@@ -102,6 +102,8 @@ package struct VoterSession: Equatable, Sendable {
     var ballots: [Ballot] = []
     /// Whether some ballot may have to go out on some connection.
     var mayOweBallots = false
+    /// Whether votes may wait for this voter.
+    var isOnRoll = false
     var verification: Verification
     /// The vote whose prompt stands at the end of the terminal.
     var promptedVote: UInt64?

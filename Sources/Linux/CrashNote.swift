@@ -9,7 +9,7 @@ package enum CrashNote {
     nonisolated(unsafe) private static var exitCode: CInt = 70
 
     /// Called once, before there are other threads. The line that a crash prints is `before`, the
-    /// thread's number and `after`; then the process exits with `code`.
+    /// thread's number, if it has one, and `after`; then the process exits with `code`.
     package static func install(before: String, after: String, exitCode code: CInt) {
         pthread_key_create(&key, nil)
         // One block of bytes, as nothing can be allocated in a handler: both texts, each ended.
@@ -31,7 +31,13 @@ package enum CrashNote {
         var split = 0
         while split < length, text[split] != 1 { split += 1 }
         write(2, text, split)
-        var number = UInt64(UInt(bitPattern: pthread_getspecific(key))) &- 1
+        if let note = pthread_getspecific(key) { printDecimal(UInt64(UInt(bitPattern: note)) &- 1) }
+        if split < length { write(2, text + split + 1, length - split - 1) }
+        _exit(exitCode)
+    }
+
+    private static func printDecimal(_ number: UInt64) {
+        var number = number
         withUnsafeTemporaryAllocation(of: CChar.self, capacity: 20) { digits in
             var start = 20
             repeat {
@@ -41,7 +47,5 @@ package enum CrashNote {
             } while number > 0
             if let base = digits.baseAddress { write(2, base + start, 20 - start) }
         }
-        if split < length { write(2, text + split + 1, length - split - 1) }
-        _exit(exitCode)
     }
 }

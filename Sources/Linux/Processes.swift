@@ -31,6 +31,9 @@ package enum Processes {
     package static func hostToken() -> UInt64 {
         let boot = (try? Files.read("/proc/sys/kernel/random/boot_id")) ?? []
         let space = (try? link("/proc/self/ns/pid")) ?? ""
+        // Who may not read them (a container, a sandbox) must not seem to be where others are that may
+        // not either.
+        guard !boot.isEmpty, !space.isEmpty else { return Entropy.next() }
         var hash: UInt64 = 0xcbf2_9ce4_8422_2325
         for byte in boot + Array(space.utf8) {
             hash = (hash ^ UInt64(byte)) &* 0x0000_0100_0000_01b3
@@ -89,18 +92,23 @@ package enum Processes {
     package enum Exit: Equatable, Sendable, CustomStringConvertible {
         case code(CInt)
         case signal(CInt)
+        case unknown
 
         package var description: String {
             switch self {
             case .code(let code): "exit code \(code)"
             case .signal(let signal): "signal \(signal)"
+            case .unknown: "nobody knows how"
             }
         }
     }
 
     package static func reap(_ pid: Int32) -> Exit? {
         var status: CInt = 0
-        guard waitpid(pid, &status, WNOHANG) == pid else { return nil }
+        let result = uninterrupted { waitpid(pid, &status, WNOHANG) }
+        // No child of ours any more: somebody else has taken the news of its end.
+        if result < 0 { return .unknown }
+        guard result == pid else { return nil }
         let signal = status & 0x7f
         return signal == 0 ? .code((status >> 8) & 0xff) : .signal(signal)
     }
@@ -162,6 +170,8 @@ package struct SignalQueue: ~Copyable {
         for signal in signals { sigaddset(&set, signal) }
         pthread_sigmask(SIG_BLOCK, &set, nil)
         _ = Glibc.signal(SIGPIPE, SIG_IGN)
+        // Who ignores it has its children's ends go by unseen; that is inherited.
+        if signals.contains(SIGCHLD) { _ = Glibc.signal(SIGCHLD, SIG_DFL) }
         let raw = clinux_signalfd(&set)
         guard raw >= 0 else { throw SystemError("signalfd") }
         fd = FileDescriptor(owning: raw)

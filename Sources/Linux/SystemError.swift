@@ -23,6 +23,12 @@ package struct SystemError: Error, Equatable, CustomStringConvertible, Sendable 
 
     package var isAddressInUse: Bool { code == EADDRINUSE }
     package var isRefused: Bool { code == ECONNREFUSED }
+    /// This machine has no way to addresses of that kind, as none of version 6: that says nothing of
+    /// who may be there.
+    package var isUnroutable: Bool {
+        code == ENETUNREACH || code == EADDRNOTAVAIL || code == EAFNOSUPPORT
+    }
+    package static var timedOut: CInt { ETIMEDOUT }
     package var isNoSpace: Bool { code == ENOSPC || code == EDQUOT }
     package var isMissing: Bool { code == ENOENT }
     /// A file stands where a folder was expected.

@@ -18,6 +18,8 @@ final class Connection {
     let fd: FileDescriptor
     let number: UInt64
     var kind: Kind
+    /// How it was made; nil: by the other end.
+    var dial: Dial?
     /// The TCP connection stands (always so for one that was accepted).
     var isConnected: Bool
     private(set) var isOpen = true

@@ -8,6 +8,7 @@ package struct MessageLog: Sendable {
 
     let format: Format
     let verbosity: Verbosity
+    private let speaker: Speaker
     /// Who speaks: the address this server listens on.
     var address = ""
     var mode = "starting"
@@ -15,10 +16,14 @@ package struct MessageLog: Sendable {
     private var repeated: [String] = []
     private static let repeatedMax = 8
 
-    init(format: Format, verbosity: Verbosity) {
+    init(format: Format, verbosity: Verbosity) throws(SystemError) {
         self.format = format
         self.verbosity = verbosity
+        speaker = try Speaker()
     }
+
+    /// Waits until all that was said has been written, but not for long.
+    func finish() { speaker.finish() }
 
     func say(_ level: Level, _ text: String) {
         switch (level, verbosity) {
@@ -32,9 +37,9 @@ package struct MessageLog: Sendable {
             let plain = String(
                 String.UnicodeScalarView(
                     text.unicodeScalars.map { $0.value < 32 || $0.value == 127 ? "?" : $0 }))
-            Terminal.message("\(Clock.timeOfDay()) pollsrv \(address) \(mode): \(mark)\(plain)")
+            speaker.message("\(Clock.timeOfDay()) pollsrv \(address) \(mode): \(mark)\(plain)")
         case .json:
-            Terminal.message(
+            speaker.message(
                 "{\"time_ms\":\(Clock.wallMilliseconds()),\"address\":\(quoted(address)),"
                     + "\"mode\":\"\(mode)\",\"level\":\"\(level.rawValue)\","
                     + "\"message\":\(quoted(text))}")

@@ -9,15 +9,20 @@ package enum PeerProbe {
         -> ViewNumber?
     {
         let deadline = Clock.monotonicNanoseconds() + milliseconds * 1_000_000
-        do {
-            guard let reply = try hello(address, deadline),
+        let hosts =
+            Resolver.isNumeric(address.host) ? [address.host] : Resolver.addresses(of: address.host)
+        for (index, host) in hosts.enumerated() {
+            // One that is silent leaves time for the others.
+            let now = Clock.monotonicNanoseconds()
+            let share = deadline > now ? (deadline - now) / UInt64(hosts.count - index) : 0
+            let place = Address(host: host, port: address.port)
+            guard let reply = try? hello(place, now + share),
                 reply["service"]?.text == service.description, let number = reply["view"]?.number,
                 number > 0
-            else { return nil }
+            else { continue }
             return ViewNumber(UInt64(number))
-        } catch {
-            return nil
         }
+        return nil
     }
 
     private static func hello(_ address: Address, _ deadline: UInt64) throws -> RESPValue? {

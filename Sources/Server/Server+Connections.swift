@@ -119,7 +119,18 @@ extension Server {
     /// Carries out the whole commands in `bytes`; gives how many bytes they took.
     private func parse(_ bytes: Span<UInt8>, _ connection: Connection) -> Int {
         var start = 0
+        var count = 0
+        let begun = Clock.monotonicNanoseconds()
         while connection.isOpen, !connection.isClosing, !connection.closesWhenAnswered {
+            count += 1
+            if connection.isOutputFull, !drain(connection) { return bytes.count }
+            // The others have their turn, and the heartbeats, whatever one asks for.
+            if count % 64 == 0, !connection.mustBeRead,
+                Clock.monotonicNanoseconds() - begun > Self.parseNanosecondsMax
+            {
+                pause(connection)
+                return start
+            }
             if batch.isFull, replica.acceptsRequests { proposeTurn() }
             let isFull = areRequestsFull
             // While nothing goes on people must still get at it.
@@ -152,6 +163,21 @@ extension Server {
             }
         }
         return bytes.count
+    }
+
+    private static var parseNanosecondsMax: UInt64 { 50_000_000 }
+
+    /// Sends what has piled up in the middle of a turn; false: it is not taken, and the connection gone.
+    private func drain(_ connection: Connection) -> Bool {
+        guard connection.flush() else {
+            close(connection)
+            return false
+        }
+        guard !connection.isOutputFull else {
+            dropUnread(connection)
+            return false
+        }
+        return true
     }
 
     var areRequestsFull: Bool {
@@ -237,12 +263,20 @@ extension Server {
 
     func close(_ connection: Connection) {
         guard connection.isOpen else { return }
+        // It was given up before it stood: the next try begins with another address.
+        if !connection.isConnected, let dial = connection.dial { names.turn(dial.address.host) }
+        abandon(connection)
+        onClosed(connection)
+    }
+
+    /// Closes a connection, and nothing more comes of that.
+    func abandon(_ connection: Connection) {
+        guard connection.isOpen else { return }
         connection.markClosed()
         // Whom a reply is owed keeps its descriptor.
         if connection.pending > 0 { isOwedToClosed = true }
         poller.remove(connection.fd.raw)
         closing.append(connection)
-        onClosed(connection)
     }
 
     /// Lets the descriptor go, with the last reference.

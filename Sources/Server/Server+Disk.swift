@@ -77,6 +77,11 @@ package final class Durable {
     var bytesAtCheckpoint = 0
     /// Of the journal, at the last tick.
     var recordsAtTick = 0
+    /// Since when the journal waits for a file that is being made; nil: it does not.
+    var waitSince: UInt64?
+    /// The disk has not answered for so long that this replica ends.
+    var isHung = false
+    static let waitNanosecondsMin: UInt64 = 30_000_000_000
 
     /// With so much behind the last checkpoint another is made.
     var bytesPerCheckpoint: Int { store.options.segmentBytes / 2 }
@@ -325,7 +330,25 @@ extension Server {
         case .journalFailed(let error): failDisk(error)
         case nil: break
         }
+        checkWait(durable)
         markDisk(durable)
+    }
+
+    /// A disk that hangs in the loop's own sync stops the heartbeats with it. While another thread
+    /// makes the next file the loop goes on, and all others take for alive what answers nobody.
+    private func checkWait(_ durable: Durable) {
+        guard durable.store.mustWait, exitCode == nil else {
+            durable.waitSince = nil
+            return
+        }
+        let since = durable.waitSince ?? now
+        durable.waitSince = since
+        let silence = settings.heartbeatMilliseconds * settings.misses * 1_000_000
+        guard now - since > max(Durable.waitNanosecondsMin, 2 * silence) else { return }
+        durable.isHung = true
+        failDisk(
+            SystemError(
+                "making the next segment in", durable.store.folder, code: SystemError.timedOut))
     }
 
     /// When nothing more came since the last tick.

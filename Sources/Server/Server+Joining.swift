@@ -29,6 +29,8 @@ struct Joining {
     var hasHadState = false
     /// Where the members were of a service that this replica has forgotten.
     var lastKnown: [Address] = []
+    /// The members of the view that it asks to be let into.
+    var seats: [Member] = []
     /// When a primary alone in its view next looks for another.
     var nextSearch: UInt64 = 0
 
@@ -180,10 +182,14 @@ extension Server {
 
     private func endProbing() {
         guard joining.isProbing else { return }
-        let isCalling = connections.contains { connection in
-            guard let connection, case .calling = connection.kind else { return false }
-            return connection.isOpen
+        func isCall(_ kind: Connection.Kind) -> Bool {
+            if case .calling = kind { true } else { false }
         }
+        let isCalling =
+            resolving.contains { isCall($0.kind) }
+            || connections.contains { connection in
+                connection.map { $0.isOpen && isCall($0.kind) } ?? false
+            }
         if !isCalling || now > startedAt + Joining.dialTimeMax { joining.isProbing = false }
     }
 
@@ -194,6 +200,7 @@ extension Server {
             for case let connection? in connections {
                 if case .dialing = connection.kind, connection.isOpen { close(connection) }
             }
+            resolving.removeAll { if case .dialing = $0.kind { true } else { false } }
             joining.dialStarted = nil
         }
         if joining.isDeciding, now > joining.decideBy {
@@ -253,6 +260,8 @@ extension Server {
             where connection.kind == .calling(address) && connection.isOpen {
                 close(connection)
             }
+            resolving.removeAll { $0.kind == .calling(address) }
+            calls.onFailed(address)
         }
         guard let view = replica.view else { return }
         let others = view.members.filter { $0.instance != me.instance }
@@ -278,13 +287,9 @@ extension Server {
             view.members.contains { links[$0.instance] != nil && $0.address == address }
         }
         addresses += rivalAddresses(view)
-        let start = Clock.monotonicNanoseconds()
         for address in calls.due(addresses, now, jitter: Entropy.next()) {
             dial(address, kind: .calling(address))
         }
-        // The loop waits while a name is resolved: not for more than a hundredth of the time.
-        let spent = Clock.monotonicNanoseconds() - start
-        joining.nextSearch = max(joining.nextSearch, now + 100 * spent)
     }
 
     /// Where another may lead the service that this primary, alone in its view, has gone on without, or that
@@ -355,8 +360,19 @@ extension Server {
             election: settings.election, seed: Entropy.next())
     }
 
+    /// Whether the place is still that of who was here before this process: the machine was off for so
+    /// short a time that nobody has missed it yet.
+    private var isOwnPlace: Bool {
+        let mine = joining.seats.first { $0.address == me.address }
+        guard let mine, mine.instance != me.instance else { return false }
+        let milliseconds =
+            settings.joinAfterMilliseconds + settings.heartbeatMilliseconds * settings.misses
+            + 5_000
+        return now < startedAt + milliseconds * 1_000_000
+    }
+
     func onJoinFailed(_ reason: String, isPlaceTaken: Bool) {
-        if isPlaceTaken {
+        if isPlaceTaken, !isOwnPlace {
             log.error("cannot join: \(reason); exiting")
             exitCode = exitCode ?? 69
             return

@@ -5,7 +5,7 @@ import Wire
 
 // Connections to other replicas.
 extension Server {
-    private func ownHello() -> PeerHello {
+    func ownHello() -> PeerHello {
         // What is said here has to be durable, and who calls may wait for just that.
         if durable?.isBehind == true { settleDisk() }
         let view = shownView
@@ -16,69 +16,6 @@ extension Server {
             service: service, status: status, member: me, view: view,
             election: settings.election, folder: settings.dataFolder,
             former: durable?.store.former ?? [])
-    }
-
-    // MARK: Making one
-
-    func dial(_ address: Address, kind: Connection.Kind) {
-        do {
-            let socket = try Sockets.connect(host: address.host, port: address.port)
-            if case .dialing = kind { joining.dialStarted = now }
-            if add(socket, kind: kind, isConnected: false) == nil {
-                if case .calling(let address) = kind { calls.onFailed(address) }
-                joining.dialStarted = nil
-            }
-        } catch {
-            log.warnOnce("\(error)")
-            if case .calling(let address) = kind { calls.onFailed(address) }
-            joining.backOff(now)
-        }
-    }
-
-    func onDialed(_ connection: Connection) {
-        let error: SystemError?
-        let dialed: Address
-        switch connection.kind {
-        case .dialing(let address), .calling(let address):
-            dialed = address
-            error = Sockets.connectError(connection.fd.raw, address.description)
-        case .probing(let instance):
-            if Sockets.connectError(connection.fd.raw, "")?.isRefused == true {
-                step(Paths.Event.refused(instance))
-            }
-            close(connection)
-            return
-        case .client, .link: return
-        }
-        if let error {
-            close(connection)
-            onDialError(error, dialed)
-            return
-        }
-        connection.isConnected = true
-        connection.wantsWrite = false
-        poller.modify(connection.fd.raw, read: true, write: false)
-        let hello = ownHello()
-        connection.write { hello.encode(into: &$0) }
-        markDirty(connection)
-    }
-
-    private func onDialError(_ error: SystemError, _ address: Address) {
-        log.detail("\(error)")
-        if joining.isDeciding, error.isRefused, settings.peers.contains(address) {
-            createService("nobody listens at \(address)")
-        } else if error.isRefused, replica.isMember, let view = replica.view,
-            let member = view.members.first(where: { $0.address == address }),
-            member.instance != me.instance
-        {
-            step(Paths.Event.refused(member.instance))
-        }
-    }
-
-    func onDialFailed(_ address: Address, _ reason: String) {
-        joining.dialStarted = nil
-        joining.backOff(now)
-        log.detail("connection to \(address): \(reason)")
     }
 
     // MARK: Hello
@@ -274,6 +211,7 @@ extension Server {
                 claimFolder(theirs)
                 log.mode = "backup"
                 joining.joinCount += 1
+                joining.seats = view.members
                 step(.join(primary: hello.member.instance, JoinID(Entropy.next() >> 2)))
             } else {
                 joining.target = view.primary.address
@@ -398,7 +336,13 @@ extension Server {
     /// Whom to dial for heartbeats.
     func updateLinks() {
         heartbeats.setTargets(
-            keptMembers.map { .init(instance: $0.instance, address: $0.address) })
+            keptMembers.map { member in
+                // Of a name with several addresses the one that has answered.
+                let host = links[member.instance]?.dial?.host ?? member.address.host
+                return .init(
+                    instance: member.instance,
+                    address: Address(host: host, port: member.address.port))
+            })
     }
 
     // MARK: The test hook

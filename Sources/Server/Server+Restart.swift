@@ -72,7 +72,7 @@ extension Server {
                 [
                     program, "--backup", "--listen", address.description, "--peer",
                     me.address.description, "--join-after", "\(delay)ms",
-                ] + settings.inheritedFlags + folderFlags
+                ] + settings.inheritedFlags + folderFlags + placeFlags
             // Messages go where ours go, unless a reader at a pipe's end would then wait for the
             // replacement after this process is gone.
             let errorsTo: CInt? = Processes.isTerminalOrFile(2) ? 2 : nil
@@ -82,16 +82,26 @@ extension Server {
             let when = delay == 0 ? "at once" : "in \(delay) ms"
             let place = replacementFolder.map { ", journal in \($0)" } ?? ""
             log.info("started a backup, process \(pid), at \(address)\(place); it joins \(when)")
+            if let host = told {
+                log.infoOnce(
+                    "others are told that it is at \(host), at the port that it gets: where ports are "
+                        + "mapped (NAT, a container) they do not reach it")
+            }
         } catch {
             failSpawn("\(error)")
         }
     }
 
+    /// What others are told is this host, if not where this server listens.
+    private var told: String? { settings.advertised?.host ?? settings.advertisedHost }
+
+    private var placeFlags: [String] { told.map { ["--advertise-host", $0] } ?? [] }
+
     /// The lost replica's address if that is free again, else any port of this host.
     private var replacementAddress: Address {
         let anyPort = Address(host: settings.listen.host, port: 0)
         // Where the other is told to be found need not be where it listens, if this one's is not.
-        guard restart.failures == 0, settings.advertised == nil else { return anyPort }
+        guard restart.failures == 0, told == nil else { return anyPort }
         guard let partner = restart.partner else {
             return settings.peers.first { $0.host == me.address.host } ?? anyPort
         }

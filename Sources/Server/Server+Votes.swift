@@ -463,15 +463,13 @@ extension Server {
     }
 
     private func writeViewPush(_ view: View, into bytes: inout [UInt8]) {
-        RESP.push(4, into: &bytes)
+        RESP.push(3 + max(1, view.backups.count), into: &bytes)
         RESP.bulk("view", into: &bytes)
         RESP.integer(Int64(view.number.rawValue), into: &bytes)
         RESP.bulk(view.primary.address.description, into: &bytes)
-        if let backup = view.backups.first {
-            RESP.bulk(backup.address.description, into: &bytes)
-        } else {
-            RESP.null(.resp3, into: &bytes)
-        }
+        if view.backups.isEmpty { RESP.null(.resp3, into: &bytes) }
+        // Behind the first those of a group: a client without an electorate's seat learns of them here.
+        for backup in view.backups { RESP.bulk(backup.address.description, into: &bytes) }
     }
 }
 

@@ -71,6 +71,11 @@ package final class Server {
     var witnessConnections: [(instance: Instance, connection: Connection)] = []
     var areWitnessesChanged = false
 
+    /// Of whom this server connects to.
+    var names = HostNames()
+    var areNamesWatched = false
+    /// Connections that wait for the address of a name.
+    var resolving: [Dial] = []
     var joining = Joining()
     var calls = Calls()
     var group = Group()
@@ -136,7 +141,7 @@ package final class Server {
         self.settings = settings
         self.durable = durable
         joining.restoration = restoration
-        log = MessageLog(format: settings.logFormat, verbosity: settings.verbosity)
+        log = try MessageLog(format: settings.logFormat, verbosity: settings.verbosity)
         signals = try SignalQueue([Signals.terminate, Signals.interrupt, Signals.child])
         listener = try Sockets.listen(host: settings.listen.host, port: settings.listen.port)
         let address = Address(
@@ -144,7 +149,8 @@ package final class Server {
         me = Member(
             id: durable?.identity?.id ?? settings.id,
             instance: durable?.identity?.instance ?? Instance(max(1, Entropy.next())),
-            address: settings.advertised ?? address,
+            address: settings.advertised
+                ?? settings.advertisedHost.map { Address(host: $0, port: address.port) } ?? address,
             host: Processes.hostToken(), pid: UInt64(Processes.pid))
         log.address = address.description
         log.mode = settings.startsAsPrimary ? "primary" : "backup"
@@ -206,6 +212,9 @@ package final class Server {
         }
         flushAll()
         endMarked()
+        log.finish()
+        // What is under way on a disk that hangs would be waited for.
+        if durable?.isHung == true { Terminal.exitAtOnce(exitCode ?? 74) }
         return exitCode ?? 0
     }
 
@@ -222,9 +231,8 @@ package final class Server {
     }
 
     private var listenWords: String {
-        guard let advertised = settings.advertised else { return "\(me.address)" }
-        return "\(settings.listen.host):\(Sockets.localPort(listener.raw)) (told to others: "
-            + "\(advertised))"
+        let place = Address(host: settings.listen.host, port: Sockets.localPort(listener.raw))
+        return me.address == place ? "\(place)" : "\(place) (told to others: \(me.address))"
     }
 
     private func turn() {
@@ -243,7 +251,13 @@ package final class Server {
             case heartbeats.mainFD:
                 for instance in heartbeats.takeHeard() { step(.heardDirectly(instance)) }
             default:
-                if processes.owns(ready.fd) { onProcessExit(ready.fd) } else { onReady(ready) }
+                if ready.fd == names.fd {
+                    onNames()
+                } else if processes.owns(ready.fd) {
+                    onProcessExit(ready.fd)
+                } else {
+                    onReady(ready)
+                }
             }
         }
         if now >= nextTick {

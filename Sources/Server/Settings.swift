@@ -12,6 +12,8 @@ package struct Settings: Sendable {
     package var peers: [Address]
     /// What others are told to connect to; nil: where it listens.
     package var advertised: Address?
+    /// The same of a replacement, whose port is known only when it listens.
+    package var advertisedHost: String?
     package var id: ReplicaID
     package var election = Election.sticky
     package var heartbeatMilliseconds: UInt64 = 1_000

@@ -125,6 +125,15 @@ private struct Options {
     }
 }
 
+private func openLog(_ options: Options) throws -> ResultLog {
+    do {
+        if options.isLogDefault { try Files.makeFolder("logs") }
+        return try ResultLog(path: options.settings.logPath)
+    } catch let error as SystemError {
+        fail(.io, "\(error); --log FILE puts the results elsewhere, into a folder that exists")
+    }
+}
+
 private func run() throws(UsageError) {
     let arguments: ParsedArguments
     switch try syntax.parse(Array(CommandLine.arguments.dropFirst())) {
@@ -136,8 +145,7 @@ private func run() throws(UsageError) {
     let options = try Options(arguments)
     let ending: Ending
     do {
-        if options.isLogDefault { try Files.makeFolder("logs") }
-        let log = try ResultLog(path: options.settings.logPath)
+        let log = try openLog(options)
         var loop = try ClientLoop(
             program: program,
             settings: options.settings,

@@ -21,6 +21,7 @@ struct BackupCommand {
     /// No replica takes more than 1 GiB of state from another; the checksums come on top.
     private static let bytesMax = (1 << 30) + (1 << 20)
     private static let writeBytesMax = 4 << 20
+    private static let redirectionsMax = 3
 
     func run() throws(Failure) {
         try checkPlace()
@@ -117,6 +118,7 @@ struct BackupCommand {
         let deadline = Deadline(milliseconds: milliseconds)
         var target: Address?
         var turn = 0
+        var redirections = 0
         var trouble = ""
         repeat {
             let address = target ?? servers[turn % servers.count]
@@ -124,19 +126,25 @@ struct BackupCommand {
             turn += 1
             let outcome: Outcome
             do throws(CommandFailure) {
-                outcome = try attempt(address)
+                // One server that hangs must leave time for the other.
+                outcome = try attempt(address, max(deadline.remainingMilliseconds / 3, 50))
             } catch {
                 outcome = .trouble("\(error)")
             }
             switch outcome {
             case .done(let bytes): return bytes
-            case .redirect(let primary): target = primary
+            case .redirect(let primary):
+                target = primary
+                redirections += 1
+                trouble = "\(address) sends us on to \(primary)"
             case .trouble(let text):
                 talk("\(address): \(text)")
                 trouble = "\(address): \(text)"
             case .refused(let failure): throw failure
             }
-            if target == nil, turn % servers.count == 0 {
+            // Nor must two that name each other make us spin.
+            if redirections > Self.redirectionsMax || target == nil && turn % servers.count == 0 {
+                redirections = 0
                 Clock.sleep(nanoseconds: Self.pauseNanoseconds)
             }
         } while !deadline.hasPassed
@@ -154,10 +162,9 @@ struct BackupCommand {
         case refused(Failure)
     }
 
-    private func attempt(_ address: Address) throws(CommandFailure) -> Outcome {
-        let share = max(50, min(milliseconds, 2_000))
-        var connection = try CommandConnection(to: address, milliseconds: share)
-        let begun = try connection.ask(["COPY", "BEGIN"], milliseconds: milliseconds)
+    private func attempt(_ address: Address, _ share: UInt64) throws(CommandFailure) -> Outcome {
+        var connection = try CommandConnection(to: address, milliseconds: min(share, 2_000))
+        let begun = try connection.ask(["COPY", "BEGIN"], milliseconds: share)
         guard case .error(let text) = begun else { return try read(&connection) }
         let words = text.split(separator: " ")
         switch words.first {

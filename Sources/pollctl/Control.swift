@@ -134,6 +134,9 @@ enum Control {
                 rest[0], deadlineMilliseconds: deadline > 0 ? deadline : nil, roll: roll)
         case "close": try votes.close(number(rest, "close ID"))
         case "results":
+            guard !arguments.isSet("--json") else {
+                throw UsageError("results prints plain lines, `ID YES NO`: no --json with it")
+            }
             try votes.results(from: rest.isEmpty ? 1 : number(rest, "results [FROM]"))
         case "switchover":
             try expect(rest, 0...0, "switchover")
@@ -210,6 +213,14 @@ enum Control {
     private static func bench(_ arguments: ParsedArguments, _ servers: [Address]) throws {
         let seconds = try arguments.number("--secs", default: 5, in: 1...3_600)
         let isJSON = arguments.isSet("--json")
+        // Those that measure servers of their own in their own way.
+        let measures = ["--failover", "--disk", "--state"].filter { arguments.isSet($0) }
+        if let first = measures.first {
+            let others = measures.dropFirst() + ["--servers", "--data", "--idle", "--relay"]
+            for flag in others where arguments.isSet(flag) {
+                throw UsageError("\(first) measures by itself: no \(flag) with it")
+            }
+        }
         if arguments.isSet("--failover") {
             let rounds = try arguments.number("--failover", default: 20, in: 1...1_000)
             try FailoverBench(rounds: Int(rounds), isJSON: isJSON).run()
@@ -266,6 +277,9 @@ enum Control {
         let bench = Bench(
             load: load, servers: arguments.isSet("--servers") ? servers : nil, isJSON: isJSON)
         if isIdle {
+            guard !arguments.isSet("--relay") else {
+                throw UsageError("--idle and --relay are two measurements: one at a time")
+            }
             try bench.runIdle()
         } else if arguments.isSet("--relay") {
             guard !arguments.isSet("--servers") else {

@@ -16,6 +16,8 @@ struct Dialogue {
     private var preferred: Address?
     private var turn = 0
     private var pauseMilliseconds = Self.pauseMillisecondsMin
+    /// Whether somebody may have got the command and not come to answer it.
+    private var mayBeDone = false
     /// The last thing that went wrong at each server, for the final message.
     private var troubles: [(address: Address, text: String)] = []
 
@@ -63,7 +65,14 @@ struct Dialogue {
     /// A change that must happen once however often it is sent.
     mutating func call(_ command: [String]) throws(Failure) -> RESPValue {
         let client = Entropy.next() >> 1
-        return try ask(["CALL", String(max(client, 1)), "1"] + command)
+        do throws(Failure) {
+            return try ask(["CALL", String(max(client, 1)), "1"] + command)
+        } catch {
+            guard mayBeDone, error.status == ExitCode.unavailable.rawValue else { throw error }
+            throw Failure(
+                error.text + "\nit may have been done all the same: see `pollctl status` before "
+                    + "you do it again")
+        }
     }
 
     private enum Outcome {
@@ -75,14 +84,17 @@ struct Dialogue {
         case trouble(String)
     }
 
-    private func attempt(_ arguments: [String], at address: Address) -> Outcome {
+    private mutating func attempt(_ arguments: [String], at address: Address) -> Outcome {
         // One server that hangs must leave time for the other.
         let share = max(deadline.remainingMilliseconds / 3, 50)
         let reply: RESPValue
+        var isSent = false
         do throws(CommandFailure) {
             var connection = try CommandConnection(to: address, milliseconds: share)
+            isSent = true
             reply = try connection.ask(arguments, milliseconds: share)
         } catch {
+            if isSent { mayBeDone = true }
             return .trouble("\(error)")
         }
         guard case .error(let text) = reply else { return .reply(reply) }

@@ -53,6 +53,10 @@ struct ServerReport {
     var own: Seat {
         Seat(id: string("id"), address: Address(text: string("address")) ?? askedAt, pid: pid)
     }
+    func isSameProcess(as other: Self) -> Bool {
+        !string("instance").isEmpty && string("instance") == other.string("instance")
+    }
+
     var primary: Seat? { seat("primary") }
     var backup: Seat? { seat("backup") }
 
@@ -102,6 +106,8 @@ struct Overview {
             }
             do throws(CommandFailure) {
                 let report = try ServerReport.of(address, milliseconds: milliseconds)
+                // Another spelling of where one was asked before.
+                guard !reports.contains(where: { $0.isSameProcess(as: report) }) else { continue }
                 answers.append((address, .report(report)))
                 waiting += [report.primary, report.backup].compactMap { $0?.address }
                 waiting += report.members.compactMap { member in

@@ -71,6 +71,9 @@ enum PollServer {
         Flag("--log-format", value: "text|json", default: "text", "of the messages on stderr"),
         Flag("--test-hooks", "allow pollctl link cut|heal"),
         Flag("--join-after", value: "DUR", default: "0s", hidden: true, "wait before joining"),
+        Flag(
+            "--advertise-host", value: "HOST", hidden: true,
+            "as --advertise, at the port that this server gets"),
         Flag("--started-by", value: "PID", hidden: true, "end with this one until a member"),
     ]
 
@@ -86,6 +89,9 @@ enum PollServer {
     static func main() {
         Terminal.openStandardDescriptors()
         Signals.ignoreFileSizeLimit()
+        CrashNote.install(
+            before: "pollsrv: a defect has ended this process (what stands above may say which); "
+                + "the other replica goes on", after: "", exitCode: ExitCode.software.rawValue)
         do {
             switch try syntax.parse(Array(CommandLine.arguments.dropFirst())) {
             case .show(let text): Terminal.print(text)
@@ -217,6 +223,8 @@ enum PollServer {
             }
             settings.advertised = Address(host: told.host, port: told.port)
         }
+        settings.advertisedHost = arguments.string("--advertise-host")
+        try checkReach(settings)
         settings.heartbeatMilliseconds = try arguments.milliseconds(
             "--heartbeat", default: 1_000, in: 10...3_600_000)
         settings.misses = try arguments.number("--misses", default: 5, in: 1...1_000)
@@ -241,6 +249,21 @@ enum PollServer {
         settings.replyDelay = try LineFiles.delays("--reply-delay", arguments)
         settings.inheritedFlags = inheritedFlags(arguments)
         return settings
+    }
+
+    /// Others connect to what this server says of itself. One that listens everywhere has not said
+    /// where that is: on another machine `0.0.0.0` is that machine.
+    private static func checkReach(_ settings: Settings) throws(UsageError) {
+        let here = ["0.0.0.0", "::", "localhost", "::1"]
+        guard ["0.0.0.0", "::"].contains(settings.listen.host), settings.advertised == nil,
+            settings.advertisedHost == nil,
+            let far = settings.peers.first(where: {
+                !here.contains($0.host) && !$0.host.hasPrefix("127.")
+            })
+        else { return }
+        throw UsageError(
+            "--listen \(settings.listen) is no address by which \(far) could reach this server: say "
+                + "which is, --advertise HOST:PORT")
     }
 
     private static func election(_ arguments: ParsedArguments) throws(UsageError) -> Election {

@@ -46,6 +46,33 @@ import Wire
         #expect(!connection.tryNext())
     }
 
+    /// Two tries at one name, the first given up before the name server has answered.
+    @Test func aNameThatIsLookedUpSlowly() throws {
+        var links = try LinkSet()
+        let place = Address(host: "localhost", port: address.port)
+        try links.dial(LinkID(1), place)
+        links.forget(LinkID(1))
+        try links.dial(LinkID(2), place)
+        let start = Clock.monotonicNanoseconds()
+        var isConnected = false
+        while !isConnected {
+            try Self.turn(&links)
+            for event in links.takeEvents() {
+                guard case .connected(LinkID(2)) = event else {
+                    Issue.record("\(event)")
+                    return
+                }
+                isConnected = true
+            }
+            try #require(Clock.monotonicNanoseconds() - start < 60_000_000_000)
+        }
+    }
+
+    private static func turn(_ links: inout LinkSet) throws {
+        let count = links.wait(milliseconds: 100)
+        for index in 0..<count { links.onReady(links.poller.ready(at: index)) }
+    }
+
     private static func outcome(of connection: Connection) throws -> SystemError? {
         var poller = try Poller(eventsPerWaitMax: 1)
         try poller.add(connection.fd, read: false, write: true)

@@ -15,6 +15,18 @@ import Wire
         #expect(stage.dialed() == [ann], "the backup names the primary")
     }
 
+    /// In a group the first backup is not all of them.
+    @Test func allOfAGroupAreDialed() throws {
+        var stage = Stage()
+        try stage.settle()
+        let fields = [RESPValue.bulk(Array("view".utf8)), .integer(3)]
+        let members = [ann, bob, cem].map { RESPValue.bulk(Array($0.description.utf8)) }
+        try stage.push(ann, fields + members)
+        #expect(stage.dialed() == [cem])
+        stage.wait(10_000)
+        #expect(!stage.out.close.contains(try stage.link(bob)))
+    }
+
     @Test func seedsAreLeftAloneOnceJoined() throws {
         var stage = Stage(servers: [cem, ann, bob])
         try stage.settle()

@@ -105,8 +105,10 @@ import Testing
     }
 
     @Test func unwritablePathIsNamed() {
-        #expect(throws: ResultLog.Refusal(text: "open /nowhere/at.log: No such file or directory"))
-        {
+        let text =
+            "open /nowhere/at.log: No such file or directory; --log FILE puts the results elsewhere, "
+            + "into a folder that exists"
+        #expect(throws: ResultLog.Refusal(text: text)) {
             _ = try ResultLog(path: "/nowhere/at.log")
         }
     }

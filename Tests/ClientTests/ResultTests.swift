@@ -43,6 +43,21 @@ import Wire
         #expect(stage.log.map(\.id) == Array(1...1_007))
     }
 
+    /// A JOIN brings 10,000 results by itself; on a slow line some come while more are asked for, and
+    /// the answer stands behind them all.
+    @Test func anAnswerThatWasOvertakenIsFollowedUp() throws {
+        var stage = Stage()
+        try stage.settle()
+        stage.wait(500)
+        #expect(stage.sent(ann) == ["RESULTS 1"])
+        for id in 1...1_500 as ClosedRange<Int64> { try stage.result(id) }
+        try stage.reply(ann, Self.results(1...1_000))
+        #expect(stage.sent(ann) == ["RESULTS 1501"], "there may be more than were pushed")
+        try stage.reply(ann, Self.results(1_501...1_600))
+        stage.write()
+        #expect(stage.log.map(\.id) == Array(1...1_600))
+    }
+
     /// Vote 1 may be open for days while others close: that is no reason to ask all the time.
     @Test func openVoteIsAskedForLessAndLess() throws {
         var stage = Stage()

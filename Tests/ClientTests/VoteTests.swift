@@ -288,4 +288,24 @@ import Wire
         stage.step(.time(stage.now + 1_000))
         #expect(stage.ending == .done)
     }
+
+    /// A LEAVE that may not have been heard is said again, where this voter is known by name.
+    @Test(arguments: [true, false]) func leavesTheRollForSure(isLost: Bool) throws {
+        var stage = Stage(policy: .ask)
+        try stage.settle()
+        stage.step(.inputEnded)
+        #expect(stage.sent(ann) == ["LEAVE"])
+        if isLost {
+            try stage.lose(ann)
+        } else {
+            try stage.reply(ann, .error("REDIRECT \(bob)"))
+        }
+        try stage.view(3, bob, nil, from: bob)
+        #expect(stage.sent(bob) == ["JOIN eve 1"])
+        try stage.ok(bob)
+        #expect(stage.sent(bob) == ["LEAVE"])
+        try stage.ok(bob)
+        stage.wait(1_000)
+        #expect(stage.sent(bob) == ["RESULTS 1"])
+    }
 }
