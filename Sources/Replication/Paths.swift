@@ -320,7 +320,7 @@ package struct Paths: Equatable, Sendable {
             }
             peers[index].ticksSincePath = 0
             do throws(DecodeError) {
-                effects.append(.step(.message(try Message(fields: fields), from: frame.from)))
+                effects.append(.step(.relayed(try Message(fields: fields), from: frame.from)))
             } catch {
                 answerClosed(frame, via: via, into: &effects)
                 loseRoute(index, into: &effects)

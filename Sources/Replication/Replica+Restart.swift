@@ -105,8 +105,9 @@ extension Replica {
         }
     }
 
-    /// Whether `message`, of another member on a link of this life, shows that one to be in this
-    /// replica's view, and what is committed in it: see `isProofVoid`.
+    /// Whether `message`, of another member on a direct connection of this life, shows that one to be in
+    /// this replica's view, and what is committed in it: see `isProofVoid`. Who has made the connection
+    /// has met this process, and cannot take the end of the one before for its end; over a client it may.
     mutating func noteVoucher(_ message: Message, from: Instance) {
         guard isProofVoid, isMember, let view, view.contains(from) else { return }
         switch message {

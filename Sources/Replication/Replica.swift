@@ -40,7 +40,10 @@ package struct Replica: Equatable, Sendable {
     }
 
     package enum Event: Equatable, Sendable {
+        /// Over a direct connection, or of a client that witnesses.
         case message(Message, from: Instance)
+        /// Of another replica, over a client. It need not know that this process is not the one before.
+        case relayed(Message, from: Instance)
         case tick
         /// The requests of one turn. Only while `acceptsRequests`.
         case propose(Batch, time: UInt64)
@@ -150,7 +153,7 @@ package struct Replica: Equatable, Sendable {
     var lives = Lives()
     /// This replica was dead itself, so the other of two electors may have decided alone meanwhile,
     /// by the proof of that. Its own proof of the other's end counts for nothing until the other has
-    /// said in this life, on a link to it, that it is in this view, and what it has or knows to be
+    /// said in this life, on a direct connection, that it is in this view, and what it has or knows to be
     /// committed there: from then on the other can decide alone only when this replica has ended once
     /// more, and what this one may have lost of its log has been noticed.
     package internal(set) var isProofVoid = false
@@ -291,7 +294,10 @@ package struct Replica: Equatable, Sendable {
 
     package mutating func step(_ event: Event, into outbox: inout Outbox) {
         switch event {
-        case .message(let message, let from): onMessage(message, from: from, into: &outbox)
+        case .message(let message, let from):
+            onMessage(message, from: from, into: &outbox)
+            noteVoucher(message, from: from)
+        case .relayed(let message, let from): onMessage(message, from: from, into: &outbox)
         case .tick: onTick(into: &outbox)
         case .propose(let batch, let time): onBatch(batch, time: time, into: &outbox)
         case .confirmReads: onConfirmReads(into: &outbox)
@@ -359,7 +365,6 @@ package struct Replica: Equatable, Sendable {
             }
         case .relay: break
         }
-        noteVoucher(message, from: from)
     }
 
     /// To this replica's own campaign, mostly.

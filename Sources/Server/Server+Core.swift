@@ -6,7 +6,11 @@ import Wire
 // Carrying out what the core asks, in the order of the outbox's fields.
 extension Server {
     func step(_ event: Replica.Event) {
-        if case .message(.stop, let from) = event, !mayStop(from) { return }
+        switch event {
+        case .message(.stop, let from), .relayed(.stop, let from):
+            guard mayStop(from) else { return }
+        default: break
+        }
         outbox.removeAll()
         replica.step(event, into: &outbox)
         carryOut()

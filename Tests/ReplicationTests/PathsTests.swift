@@ -75,7 +75,7 @@ private struct Desk {
         case .step(.heard(let other)): return "heard \(other)"
         case .step(.refused(let other)): return "refused \(other)"
         case .step(.exited(let other, _)): return "exited \(other)"
-        case .step(.message(let message, let from)):
+        case .step(.relayed(let message, let from)):
             let fields = message.fields.map { String(decoding: $0, as: UTF8.self) }
             return "from \(from): \(fields.joined(separator: " "))"
         case .step(let event): return "\(event)"

@@ -46,6 +46,21 @@ import Wire
         #expect(tries.count > 1, "asked once, it asks no more")
     }
 
+    /// Who speaks over clients may take this process for the one before, and by the proof of that one's
+    /// end go on alone: it has vouched for nothing.
+    @Test(arguments: [true, false]) func aWordOverClientsVouchesForNothing(isDirect: Bool) throws {
+        var backup = try PairFixture.replica(2, [])
+        var outbox = Outbox()
+        let word = Message.commit(
+            view: PairFixture.view.number, commitMax: OpNumber(0), hash: .beginning)
+        let other = Instance(1)
+        backup.step(
+            isDirect ? .message(word, from: other) : .relayed(word, from: other), into: &outbox)
+        #expect(backup.isProofVoid == !isDirect)
+        backup.step(.exited(other, nil), into: &outbox)
+        #expect(backup.view?.number == ViewNumber(isDirect ? 3 : 2))
+    }
+
     /// A view that names a newer process of the other was chosen with its help.
     @Test func newsOfANewerProcessEndsTheProof() throws {
         var backup = try PairFixture.replica(2, [])
