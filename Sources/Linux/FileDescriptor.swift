@@ -89,6 +89,13 @@ package enum IO {
         return errno == EAGAIN || errno == EWOULDBLOCK ? .wouldBlock : .failed(errno)
     }
 
+    /// Whether a write of so many bytes would not wait for whoever reads them: of a pipe that is
+    /// ready, POSIX says, PIPE_BUF bytes.
+    package static func takes(_ fd: CInt, _ count: Int) -> Bool {
+        var entry = pollfd(fd: fd, events: Int16(POLLOUT), revents: 0)
+        return count <= 4_096 && uninterrupted { poll(&entry, 1, 0) } == 1
+    }
+
     /// Writes all of `bytes` to a file or terminal that blocks.
     package static func writeAll(_ fd: CInt, _ bytes: [UInt8], subject: String = "")
         throws(SystemError)

@@ -22,6 +22,20 @@ package enum Sockets {
         }
     }
 
+    /// A free port of `host`, bound: nobody is given it who asks for any, and who listens as `listen`
+    /// does can do so there.
+    package static func reserve(host: String) throws(SystemError) -> FileDescriptor {
+        try withAddress(host, 0, passive: true) {
+            (info: addrinfo) throws(SystemError) -> FileDescriptor in
+            let socket = try open(info.ai_family, host)
+            setOption(socket.raw, SOL_SOCKET, SO_REUSEADDR, 1)
+            guard bind(socket.raw, info.ai_addr, info.ai_addrlen) == 0 else {
+                throw SystemError("bind", host)
+            }
+            return socket
+        }
+    }
+
     /// Begins to connect; when the descriptor is writable, `connectError` tells how it went.
     package static func connect(host: String, port: UInt16) throws(SystemError) -> FileDescriptor {
         let subject = "\(host):\(port)"

@@ -1,8 +1,9 @@
 import Synchronization
 
-/// Writes to standard output and standard error on a thread of its own: a reader that pauses (a full
+/// Writes to standard output and standard error, if need be on a thread of its own: a reader that pauses (a full
 /// pipe, Ctrl-S at the terminal) must not hold up an event loop, nor keep it from being told to end.
-/// What it does not take for long is left out, and how much is said later.
+/// What it does not take for long is left out, and how much is said later. While nobody pauses, text
+/// is written at once.
 package final class Speaker: Sendable {
     private struct State {
         /// On their way.
@@ -32,6 +33,10 @@ package final class Speaker: Sendable {
 
     private func write(_ fd: CInt, _ text: String) {
         let bytes = Array(text.utf8)
+        if state.withLock({ $0.bytes == 0 && $0.omitted == 0 }), IO.takes(fd, bytes.count) {
+            try? IO.writeAll(fd, bytes)
+            return
+        }
         let omitted: Int? = state.withLock { state in
             guard state.bytes + bytes.count <= bytesMax else {
                 state.omitted += 1

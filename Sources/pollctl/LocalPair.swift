@@ -5,13 +5,15 @@ import Wire
 
 /// A pair of servers of our own on free ports.
 struct LocalPair {
-    let addresses: [Address]
+    private let places: ReservedPorts
     private let household: Household
 
     init(_ household: Household) throws(Failure) {
         self.household = household
-        addresses = try Self.freeAddresses(2)
+        places = try ReservedPorts(2)
     }
+
+    var addresses: [Address] { places.addresses }
 
     var servers: String { addresses.map(\.description).joined(separator: ",") }
 
@@ -60,17 +62,4 @@ struct LocalPair {
     }
 
     var messages: String { "\(household.folder)/pollsrv.messages" }
-
-    /// Ports that nobody has. They are free again when the servers start, so another program could
-    /// take one in between; the servers would then say so.
-    static func freeAddresses(_ count: Int) throws(Failure) -> [Address] {
-        guard count > 0 else { return [] }
-        let listener: FileDescriptor
-        do throws(SystemError) {
-            listener = try Sockets.listen(host: "127.0.0.1", port: 0)
-        } catch { throw Failure(error) }
-        // It stays taken while the others are looked for.
-        let others = try freeAddresses(count - 1)
-        return [Address(host: "127.0.0.1", port: Sockets.localPort(listener.raw))] + others
-    }
 }

@@ -8,7 +8,8 @@ import Wire
 struct RoomDemo {
     private let household: Household
     private let narrator: Narrator
-    private let addresses: [Address]
+    private let places: ReservedPorts
+    private var addresses: [Address] { places.addresses }
     private var servers: [Server] = []
 
     private struct Server {
@@ -32,7 +33,7 @@ struct RoomDemo {
     init(isQuiet: Bool) throws(Failure) {
         household = try Household(purpose: "rooms")
         narrator = Narrator(isQuiet: isQuiet)
-        addresses = try LocalPair.freeAddresses(Self.ids.count)
+        places = try ReservedPorts(Self.ids.count)
     }
 
     mutating func run() throws(Failure) {

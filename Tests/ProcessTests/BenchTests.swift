@@ -32,9 +32,10 @@ extension ProcessSuite {
                     usleep(1_500_000)
                     cluster.processes["bench"]?.interrupt()
                 }
-                let status = try cluster.waitForExit("bench", within: 10)
+                let status = try cluster.waitForExit("bench", within: 60)
                 #expect(status == (isInterrupted ? 130 : 0), "\(cluster.words)")
                 #expect(try folders() == [])
+                #expect(cluster.inhabitants.isEmpty, "left behind")
             }
         }
 

@@ -7,7 +7,8 @@ extension ProcessSuite {
         private func pair(_ cluster: Cluster, _ flags: [String]) throws {
             for mode in ["primary", "backup"] {
                 let folder = cluster.folder.appending(path: "data-\(mode)").path
-                let all = Cluster.quick + ["--no-restart", "--data", folder] + flags
+                let all =
+                    Cluster.quick + ["--misses", "30", "--no-restart", "--data", folder] + flags
                 _ =
                     mode == "primary"
                     ? try cluster.primary(all + ["--voters", "5", "--votes", "100000"])

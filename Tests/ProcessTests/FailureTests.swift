@@ -188,8 +188,9 @@ extension ProcessSuite {
 
         @Test func pausedBackup() throws {
             try with { (cluster) throws in
-                try cluster.primary(Cluster.quick + autoVotes)
-                let backup = try cluster.backup()
+                let flags = Cluster.quick + ["--misses", "20"]
+                try cluster.primary(flags + autoVotes)
+                let backup = try cluster.backup(flags)
                 try startClients(cluster)
                 let before = try cluster.waitForPair(witnesses: 3)
                 kill(backup.processIdentifier, SIGSTOP)
@@ -306,8 +307,9 @@ extension ProcessSuite {
 
         @Test func terminatedPrimaryHandsOver() throws {
             try with { (cluster) throws in
-                let primary = try cluster.primary(Cluster.quick + autoVotes)
-                let backup = try cluster.backup()
+                let flags = Cluster.quick + ["--misses", "30"]
+                let primary = try cluster.primary(flags + autoVotes)
+                let backup = try cluster.backup(flags)
                 try startClients(cluster)
                 try cluster.waitForPair(witnesses: 3)
                 try waitForVotes(cluster, 5)
@@ -377,7 +379,7 @@ extension ProcessSuite {
                     let client = try RawClient(cluster.port(of: leader))
                     try client.send(Array("\(line)\r\n".utf8))
                     usleep(UInt32.random(in: 0...400, using: &generator))
-                    kill(leader["pid"].flatMap { Int32($0) } ?? 0, SIGKILL)
+                    kill(try #require(leader["pid"].flatMap { Int32($0) }), SIGKILL)
                     let next = try cluster.eventually("another primary") {
                         let now = cluster.leader
                         return now?["pid"] == leader["pid"] ? nil : now

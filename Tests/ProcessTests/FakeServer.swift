@@ -12,7 +12,7 @@ final class FakeServer: Sendable {
         _ answer: @escaping @Sendable (Int, String) -> String?
     ) throws {
         let hello = Self.hello(more)
-        let listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        let listener = tcpSocket()
         var address = sockaddr_in()
         address.sin_family = sa_family_t(AF_INET)
         address.sin_addr.s_addr = inet_addr("127.0.0.1")
@@ -29,7 +29,7 @@ final class FakeServer: Sendable {
         Thread.detachNewThread {
             var count = 0
             while true {
-                let fd = accept(listener, nil, nil)
+                let fd = acceptedSocket(listener)
                 guard fd >= 0 else { return }
                 count += 1
                 let number = count

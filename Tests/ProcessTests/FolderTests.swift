@@ -5,7 +5,7 @@ extension ProcessSuite {
     /// Whose place and folder a replacement takes, with `--data`.
     @Suite(.serialized) struct Folders {
         private func flags(_ cluster: Cluster, _ name: String, _ more: [String] = []) -> [String] {
-            Cluster.quick + ["--data", folder(cluster, name)] + more
+            Cluster.quick + ["--misses", "20", "--data", folder(cluster, name)] + more
         }
 
         private func folder(_ cluster: Cluster, _ name: String) -> String {

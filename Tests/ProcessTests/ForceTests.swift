@@ -5,7 +5,7 @@ extension ProcessSuite {
     /// A server is promoted by force that is not the only one.
     @Suite(.serialized) struct ForcedViews {
         private static let flags = [
-            "--heartbeat", "100ms", "--no-restart", "--test-hooks",
+            "--heartbeat", "100ms", "--misses", "20", "--no-restart", "--test-hooks",
         ]
 
         private func with(_ body: (Cluster) throws -> Void) throws {
@@ -59,7 +59,7 @@ extension ProcessSuite {
                 sleep(2)
                 for port in cluster.ports { #expect(try cluster.info(port)["mode"] == "primary") }
                 try link(cluster, "HEAL")
-                _ = try cluster.eventually("one of the two to step down", within: 10) {
+                _ = try cluster.eventually("one of the two to step down", within: 60) {
                     let infos = cluster.ports.compactMap { try? cluster.info($0) }
                     return infos.count == 2 && infos[0]["mode"] == "backup"
                         && infos[1]["mode"] == "primary"

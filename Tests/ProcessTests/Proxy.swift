@@ -49,7 +49,7 @@ final class Proxy: @unchecked Sendable {
     init(before target: UInt16, seed: UInt64) throws {
         self.target = target
         random = Seeded(state: seed | 1)
-        listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        listener = tcpSocket()
         var address = sockaddr_in()
         address.sin_family = sa_family_t(AF_INET)
         address.sin_addr.s_addr = inet_addr("127.0.0.1")
@@ -140,7 +140,7 @@ final class Proxy: @unchecked Sendable {
     }
 
     private func accept(_ pairs: inout [Pair]) {
-        let client = Glibc.accept(listener, nil, nil)
+        let client = acceptedSocket(listener)
         guard client >= 0 else { return }
         // A blocking connect on this machine takes no time.
         guard let server = try? RawClient.connected(target, seconds: 1) else {

@@ -62,7 +62,11 @@ import Wire
         process.standardError = output
         try process.run()
         // 1. It is at the first pipe, and so has listed the names.
-        let first = open(files[2], O_WRONLY)
+        var first: Int32 = -1
+        while first < 0, process.isRunning {
+            first = open(files[2], O_WRONLY | O_NONBLOCK)
+            usleep(1_000)
+        }
         #expect(first >= 0)
         // 2. They are gone.
         for path in files { #expect(unlink(path) == 0) }
