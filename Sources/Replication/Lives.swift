@@ -21,6 +21,11 @@ package struct Life: Equatable, Sendable {
 struct Lives: Equatable, Sendable {
     /// Of each instance the newest that is known of.
     private var newest: [Life] = []
+    /// Of each instance the one that has made the newest direct connection.
+    private var linked: [Life] = []
+    /// Instances of which a view has named another process than that, since the connection was made: it
+    /// counts as the newer, and may be the older.
+    private(set) var doubted: [Instance] = []
     /// Processes proved dead.
     private var ended: [Life] = []
     /// Instances of which no process can run any more.
@@ -35,9 +40,30 @@ struct Lives: Equatable, Sendable {
     /// A path to it stands.
     mutating func connected(_ instance: Instance) { exited.removeAll { $0 == instance } }
 
-    /// This process is there, and knows `view`. If that names another process of the instance, it is an
-    /// older one: of those only one at a time can run.
+    /// This process has made a direct connection, and knows `view`.
     mutating func met(_ life: Life, knowing view: View? = nil) {
+        linked.removeAll { $0.instance == life.instance }
+        Self.append(life, to: &linked)
+        doubted.removeAll { $0 == life.instance }
+        note(life, knowing: view)
+    }
+
+    /// What has come on the newest direct connection shows that its process knows `view`. Whether that
+    /// gives a meaning to the proof of its end, which had none.
+    mutating func spoke(_ instance: Instance, of view: View) -> Bool {
+        doubted.removeAll { $0 == instance }
+        guard let life = linked.first(where: { $0.instance == instance }) else { return false }
+        note(life, knowing: view)
+        guard ended.contains(life), !over.contains(instance), !exited.contains(instance) else {
+            return false
+        }
+        Self.append(instance, to: &exited)
+        return true
+    }
+
+    /// This process is the newest, and knows `view`. If that names another process of the instance, it
+    /// is an older one: of those only one at a time can run.
+    private mutating func note(_ life: Life, knowing view: View? = nil) {
         newest.removeAll { $0.instance == life.instance }
         Self.append(life, to: &newest)
         guard let named = view?.member(life.instance).map({ Life($0) }), named != life,
@@ -61,15 +87,19 @@ struct Lives: Equatable, Sendable {
         return true
     }
 
-    /// A view names another process than the one before did: the one that it names has acted since,
-    /// and is the newest, unless that is known to be over.
+    /// A view names another process than the one before did, or one that was let in: that has acted
+    /// since, and is the newest, unless it is known to be over.
     mutating func learn(_ members: [Member], before: View?) {
         for member in members {
             let life = Life(member)
-            guard let known = before?.member(member.instance), Life(known) != life,
-                !ended.contains(life)
-            else { continue }
-            met(life)
+            let known = before?.member(member.instance).map { Life($0) }
+            guard known != life, !ended.contains(life) else { continue }
+            note(life)
+            if !doubted.contains(life.instance),
+                linked.contains(where: { $0.instance == life.instance && $0 != life })
+            {
+                Self.append(life.instance, to: &doubted)
+            }
             if !over.contains(life.instance) { exited.removeAll { $0 == member.instance } }
         }
     }

@@ -93,7 +93,7 @@ extension Replica {
 
     /// Starts what a failure calls for, at once. A planned change that waits for the failed
     /// member's acks would wait for ever.
-    private mutating func mend(into outbox: inout Outbox) {
+    mutating func mend(into outbox: inout Outbox) {
         guard needsChange else { return }
         // A running phase 1 asks again at once: its electors are told of the death now.
         if let campaign, campaign.phase == .seeking { sendCampaign(into: &outbox) }

@@ -108,11 +108,16 @@ extension Replica {
     /// Whether `message`, of another member on a direct connection of this life, shows that one to be in
     /// this replica's view, and what is committed in it: see `isProofVoid`. Who has made the connection
     /// has met this process, and cannot take the end of the one before for its end; over a client it may.
-    mutating func noteVoucher(_ message: Message, from: Instance) {
-        guard isProofVoid, isMember, let view, view.contains(from) else { return }
+    ///
+    /// If the view names another process of that member, it also shows which of the two is the older.
+    mutating func noteVoucher(_ message: Message, from: Instance, into outbox: inout Outbox) {
+        guard isProofVoid || !lives.doubted.isEmpty, isMember, let view, view.contains(from) else {
+            return
+        }
         switch message {
         case .attach(view.number, _, _), .commit(view.number, _, _), .prepare(view.number, _, _):
             isProofVoid = false
+            if lives.doubted.contains(from), lives.spoke(from, of: view) { mend(into: &outbox) }
         default: return
         }
     }

@@ -296,7 +296,7 @@ package struct Replica: Equatable, Sendable {
         switch event {
         case .message(let message, let from):
             onMessage(message, from: from, into: &outbox)
-            noteVoucher(message, from: from)
+            noteVoucher(message, from: from, into: &outbox)
         case .relayed(let message, let from): onMessage(message, from: from, into: &outbox)
         case .tick: onTick(into: &outbox)
         case .propose(let batch, let time): onBatch(batch, time: time, into: &outbox)

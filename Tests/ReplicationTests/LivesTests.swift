@@ -98,4 +98,38 @@ import Wire
         lives.learn(Self.view(4, pid: 6).members, before: Self.view(3, pid: 6))
         #expect(isDead)
     }
+
+    /// A view that was proposed long ago may be decided now, and names a process that was there then:
+    /// which of the two is the newer shows when the one that is connected speaks in that view.
+    @Test(arguments: [true, false]) mutating func aViewOfLongAgo(endsFirst: Bool) {
+        lives.met(Self.life(8), knowing: Self.view(3, pid: 5))
+        lives.learn(Self.view(4, pid: 7).members, before: Self.view(3, pid: 5))
+        #expect(lives.doubted == [Self.instance])
+        if endsFirst {
+            expectEnd(Self.life(8), isNews: false)
+            #expect(!isDead)
+        }
+        let isNews = lives.spoke(Self.instance, of: Self.view(4, pid: 7))
+        #expect(isNews == endsFirst && lives.doubted.isEmpty)
+        if !endsFirst { expectEnd(Self.life(8), isNews: true) }
+        #expect(isDead)
+    }
+
+    /// Left out when its process had ended, an instance is let in again with another.
+    @Test mutating func aViewLetsItInAgain() {
+        let other = Member(
+            id: ReplicaID(id: 2), instance: Instance(2), address: Address(host: "h", port: 2),
+            host: 5,
+            pid: 70)
+        var without = Self.view(4, pid: 7)
+        without.primary = other
+        lives.met(Self.life(7))
+        expectEnd(Self.life(7), isNews: true)
+        lives.learn(without.members, before: Self.view(3, pid: 7))
+        #expect(isDead)
+        lives.learn(Self.view(5, pid: 8).members, before: without)
+        #expect(!isDead)
+        expectEnd(Self.life(7), isNews: false)
+        #expect(!isDead)
+    }
 }
