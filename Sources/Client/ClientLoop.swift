@@ -21,6 +21,7 @@ package struct ClientLoop: ~Copyable {
     private var input: TypedLines?
     private var outbox = VoterOutbox()
     private var ending: Ending?
+    private var isToldToEnd = false
 
     /// Leave; at the second one, at once.
     private static let leaveSignals = [Signals.interrupt, Signals.terminate]
@@ -70,7 +71,7 @@ package struct ClientLoop: ~Copyable {
             readInput()
             try carryOut()
             if let ending {
-                speaker.finish()
+                speaker.finish(milliseconds: isToldToEnd ? 1_000 : 10_000)
                 return ending
             }
             let isReadable = input?.watch(links.poller, isAsking: session.isAsking) == true
@@ -90,7 +91,10 @@ package struct ClientLoop: ~Copyable {
 
     private mutating func onReady(_ ready: Poller.Ready) {
         if ready.fd == signals.fd.raw {
-            while signals.next() != nil { session.step(.leave, into: &outbox) }
+            while signals.next() != nil {
+                isToldToEnd = true
+                session.step(.leave, into: &outbox)
+            }
         } else if input != nil, TypedLines.isInput(ready.fd) {
             input?.read()
         } else {

@@ -146,6 +146,7 @@ extension VoterSession {
         }
         service = theirs
         view = nil
+        isOnRoll = false
         // What this witness promised in the old service is forgotten, so it must never appear
         // there again under its old name; and nobody may have that name for it here either.
         let id = links[link].id
@@ -160,8 +161,8 @@ extension VoterSession {
 
     // MARK: Views
 
-    /// A view is news only if its number is higher; the same one may come with more backups, as
-    /// the push names one at most.
+    /// A view is news only if its number is higher; the same one may come with more backups, as not
+    /// everybody names all of a group's.
     mutating func adopt(_ news: VoterView, into outbox: inout VoterOutbox) {
         let number = view?.number ?? ViewNumber(0)
         if news.number == number, let view, news.backups.count > view.backups.count {

@@ -71,8 +71,11 @@ extension VoterSession {
     /// Until a primary has said that it is done a vote may wait for this voter.
     mutating func onLeaveReply(_ index: Int, _ value: RESPValue) {
         if case .error(let text) = value {
+            // The connection names nobody any more.
+            links[index].hasName = false
             backOff(index, Refusal(text))
-        } else {
+        } else if links[index].hasName {
+            // Else it is of a primary that has been replaced: the JOIN at the next one came after it.
             isOnRoll = false
         }
     }
@@ -81,6 +84,7 @@ extension VoterSession {
         guard case .error(let text) = value else {
             // An answer of a primary that has been replaced meanwhile says nothing.
             guard links[index].joining == .asked else { return }
+            isOnRoll = true
             onServed(index, "joined as \(settings.name) at", into: &outbox)
             mayOweBallots = true
             // A service pushes only so many old results by itself.
@@ -88,8 +92,11 @@ extension VoterSession {
             return
         }
         links[index].joining = .none
+        links[index].hasName = false
         let refusal = Refusal(text)
         switch refusal {
+        // Whoever has the name now is on the roll for himself.
+        case .nameInUse where isAbstaining: isOnRoll = false
         case .nameInUse:
             end(
                 .unavailable(

@@ -90,13 +90,18 @@ package enum IO {
     }
 
     /// Whether a write of so many bytes would not wait for whoever reads them: of a pipe that is
-    /// ready, POSIX says, PIPE_BUF bytes.
+    /// ready, POSIX says, PIPE_BUF bytes. A terminal is ready when there is room for one.
     package static func takes(_ fd: CInt, _ count: Int) -> Bool {
-        var entry = pollfd(fd: fd, events: Int16(POLLOUT), revents: 0)
-        return count <= 4_096 && uninterrupted { poll(&entry, 1, 0) } == 1
+        count <= 4_096 && isatty(fd) == 0 && isReady(fd, milliseconds: 0)
     }
 
-    /// Writes all of `bytes` to a file or terminal that blocks.
+    private static func isReady(_ fd: CInt, milliseconds: CInt) -> Bool {
+        var entry = pollfd(fd: fd, events: Int16(POLLOUT), revents: 0)
+        return uninterrupted { poll(&entry, 1, milliseconds) } == 1
+    }
+
+    /// Writes all of `bytes` to a file or terminal; waits for room, also where another process that
+    /// shares it has made it non-blocking.
     package static func writeAll(_ fd: CInt, _ bytes: [UInt8], subject: String = "")
         throws(SystemError)
     {
@@ -108,7 +113,11 @@ package enum IO {
                         fd, buffer.baseAddress.map { $0 + offset }, buffer.count - offset)
                 }
             }
-            if count < 0 { throw SystemError("write", subject) }
+            if count < 0 {
+                guard errno == EAGAIN else { throw SystemError("write", subject) }
+                _ = isReady(fd, milliseconds: -1)
+                continue
+            }
             offset += count
         }
     }

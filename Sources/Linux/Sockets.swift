@@ -121,7 +121,13 @@ package enum Sockets {
         setOption(fd, tcp, TCP_KEEPIDLE_OPTION, 5)
         setOption(fd, tcp, TCP_KEEPINTVL_OPTION, 3)
         setOption(fd, tcp, TCP_KEEPCNT_OPTION, 5)
-        setOption(fd, tcp, TCP_USER_TIMEOUT_OPTION, 20_000)
+        setPatience(fd, milliseconds: 20_000)
+    }
+
+    /// After so long in which what was sent is not acked, or nothing is taken in, a connection is given up.
+    package static func setPatience(_ fd: CInt, milliseconds: UInt64) {
+        setOption(
+            fd, CInt(IPPROTO_TCP), TCP_USER_TIMEOUT_OPTION, CInt(clamping: milliseconds))
     }
 
     private static func open(_ family: CInt, _ subject: String) throws(SystemError)

@@ -129,6 +129,7 @@ extension Server {
                 Clock.monotonicNanoseconds() - begun > Self.parseNanosecondsMax
             {
                 pause(connection)
+                isCutShort = true
                 return start
             }
             if batch.isFull, replica.acceptsRequests { proposeTurn() }
@@ -192,10 +193,18 @@ extension Server {
     }
 
     func resumePaused() {
+        isCutShort = false
         guard !paused.isEmpty, !areRequestsFull || isStalled else { return }
         let list = paused
         paused = []
+        let begun = Clock.monotonicNanoseconds()
         for connection in list where connection.isOpen {
+            // All of them together get no more time than one.
+            if Clock.monotonicNanoseconds() - begun > Self.parseNanosecondsMax {
+                isCutShort = true
+                paused.append(connection)
+                continue
+            }
             guard connection.pending < connection.pendingMax / 2,
                 !areRequestsFull || connection.pending == 0
             else {

@@ -102,7 +102,7 @@ extension Server {
             return
         }
         if case .probing = dial.kind {
-            close(connection)
+            abandon(connection)
             return
         }
         connection.isConnected = true

@@ -143,6 +143,10 @@ extension Server {
             close(older)
         }
         joining.delay = Joining.delayMin
+        let silence = settings.heartbeatMilliseconds * settings.misses
+        Sockets.setPatience(connection.fd.raw, milliseconds: max(20_000, 2 * silence))
+        // The heartbeats are to go where this connection goes.
+        updateLinks()
         heartbeats.renew(instance)
         peers[instance] = Peer(
             member: hello.member, folder: hello.folder, service: hello.service)

@@ -36,6 +36,8 @@ package final class Server {
     var connectionNumber: UInt64 = 0
     var dirty: [Connection] = []
     var paused: [Connection] = []
+    /// Some are paused only because their time in the turn was over.
+    var isCutShort = false
     /// Closed at the end of the turn, so that no descriptor number is reused within one.
     var closing: [Connection] = []
     let chunk: UnsafeMutableRawBufferPointer
@@ -293,7 +295,9 @@ package final class Server {
     /// Whether the end of the last turn has left something to do for the next, which then does
     /// not wait for news.
     private var isMoreDue: Bool {
-        if driver.isDirty || areWitnessesChanged || durable?.mayGoOn == true { return true }
+        if driver.isDirty || areWitnessesChanged || isCutShort || durable?.mayGoOn == true {
+            return true
+        }
         return replica.acceptsRequests && leads && !joining.isProbing
             && (!batch.isEmpty || !turnWaiters.isEmpty)
     }

@@ -105,7 +105,10 @@ struct Dialogue {
                 return .trouble("a redirection to nowhere: \(text)")
             }
             return .redirect(target)
-        case "TRYAGAIN", "BUSY": return .trouble(text)
+        case "TRYAGAIN", "BUSY":
+            // It was in the log of a primary that leads no more.
+            if text.contains("what became of this request") { mayBeDone = true }
+            return .trouble(text)
         case .none, .some: return .refused(text)
         }
     }

@@ -54,7 +54,9 @@ struct ServerReport {
         Seat(id: string("id"), address: Address(text: string("address")) ?? askedAt, pid: pid)
     }
     func isSameProcess(as other: Self) -> Bool {
+        // Two on copies of one folder have the same instance.
         !string("instance").isEmpty && string("instance") == other.string("instance")
+            && pid == other.pid
     }
 
     var primary: Seat? { seat("primary") }

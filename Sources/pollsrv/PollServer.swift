@@ -91,7 +91,8 @@ enum PollServer {
         Signals.ignoreFileSizeLimit()
         CrashNote.install(
             before: "pollsrv: a defect has ended this process (what stands above may say which); "
-                + "the other replica goes on", after: "", exitCode: ExitCode.software.rawValue)
+                + "another replica, if there is one, goes on",
+            after: "", exitCode: ExitCode.software.rawValue)
         do {
             switch try syntax.parse(Array(CommandLine.arguments.dropFirst())) {
             case .show(let text): Terminal.print(text)

@@ -308,4 +308,18 @@ import Wire
         stage.wait(1_000)
         #expect(stage.sent(bob) == ["RESULTS 1"])
     }
+
+    /// The old primary's answer, be it before or after that of the next, is no word of the next.
+    @Test(arguments: [true, false]) func aLeaveElsewhereIsNoLeave(isEarly: Bool) throws {
+        var stage = Stage(policy: .ask)
+        try stage.settle()
+        stage.step(.inputEnded)
+        #expect(stage.sent(ann) == ["LEAVE"])
+        try stage.view(3, bob, ann, from: bob)
+        #expect(stage.sent(bob) == ["JOIN eve 1"])
+        if isEarly { try stage.ok(ann) }
+        try stage.ok(bob)
+        if !isEarly { try stage.ok(ann) }
+        #expect(stage.sent(bob) == ["LEAVE"])
+    }
 }

@@ -156,8 +156,8 @@ extension ProcessSuite {
             }
             #expect(cast > 0)
             #expect(try cluster.waitForExit("copying") == 0, "\(cluster.words)")
-            _ = try cluster.eventually("the same on both") {
-                let digests = try cluster.ports.map { try cluster.info($0)["digest"] }
+            _ = try cluster.eventually("the same on both", within: 60) {
+                let digests = try cluster.ports.map { try cluster.info($0, seconds: 30)["digest"] }
                 return digests[0] != nil && digests[0] == digests[1] ? true : nil
             }
             let size = try #require(
@@ -166,7 +166,7 @@ extension ProcessSuite {
 
             for name in ["primary", "backup"] { try kill(cluster, name) }
             try cluster.start(
-                "new", "pollsrv", flags(cluster, 0, hooks + ["--restore", "copy"]))
+                "new", "pollsrv", flags(cluster, 0, ["--heartbeat", "1s", "--restore", "copy"]))
             let reply = try ask(cluster, "VOTE.LIST FROM \(count + 1) COUNT 5")
             #expect(
                 reply

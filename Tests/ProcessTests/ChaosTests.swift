@@ -52,7 +52,12 @@ private struct Storm {
         proxies = try cluster.ports.map { try Proxy(before: $0, seed: seed ^ UInt64($0)) }
         servers = [try startServer(0, "--primary"), try startServer(1, "--backup")]
         for name in names { try startClient(name) }
-        try waitUntilWhole("the start")
+        do {
+            try waitUntilWhole("the start")
+        } catch {
+            end()
+            throw error
+        }
     }
 
     func end() {

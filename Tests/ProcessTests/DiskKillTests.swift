@@ -81,6 +81,10 @@ extension Disks {
                 try pair.kill([1 - first])
                 // The one that has been dead longer comes first; it may not lead by itself.
                 try pair.start(first, "primary")
+                _ = try pair.cluster.eventually("it to wait", within: 60) {
+                    let info = try? pair.cluster.info(pair.cluster.ports[first], seconds: 1)
+                    return info?["stalled"] == "1" || info?["mode"] == "joining" ? true : nil
+                }
                 usleep(300_000)
                 let before = pair.ledger.count
                 usleep(300_000)

@@ -13,7 +13,9 @@ final class Ledger: @unchecked Sendable {
     private var cast: [(voter: String, choice: Bool)] = []
     private var results: [Result] = []
     private var acknowledged = 0
+    /// Places by their numbers, which go round: longer than this table is no test.
     private var reserved: [Int] = []
+    private var next = 0
     private var wrongs: [String] = []
     private var isHeld = false
     private var isEnding = false
@@ -103,11 +105,12 @@ final class Ledger: @unchecked Sendable {
 
     private func startReserving() {
         var sequence = 0
-        var next = 0
         start { [self] sender in
             sequence += 1
-            // Every third call takes an older reservation back.
-            let oldest = sequence % 3 == 0 ? lock.withLock { reserved.first } : nil
+            // Every third call takes an older reservation back, and each when there are many.
+            let (oldest, next) = lock.withLock {
+                (sequence % 3 == 0 || reserved.count > 300 ? reserved.first : nil, self.next)
+            }
             let place = oldest ?? next
             let words = Self.words(place)
             let command =
@@ -118,11 +121,10 @@ final class Ledger: @unchecked Sendable {
                 if reply != .text(done) { note("call \(sequence), \(command)", reply) }
                 if oldest == nil {
                     reserved.append(place)
-                    next += 1
+                    self.next = (next + 1) % (Self.roomCount * Self.placesPerRoom)
                 } else {
                     reserved.removeFirst()
                 }
-                isEnding = isEnding || next == Self.roomCount * Self.placesPerRoom
             }
             usleep(10_000)
         }
@@ -185,7 +187,7 @@ final class Ledger: @unchecked Sendable {
         let deadline = ContinuousClock.now + .seconds(seconds)
         while count < wanted {
             guard ContinuousClock.now < deadline else {
-                throw Trouble("no ballot is acknowledged any more")
+                throw Trouble("no ballot is acknowledged any more; \(lock.withLock { wrongs })")
             }
             usleep(5_000)
         }
@@ -246,8 +248,7 @@ final class Ledger: @unchecked Sendable {
 
     private func compareRooms(_ client: RawClient) throws {
         let sets = Dictionary(grouping: reserved) { $0 / Self.placesPerRoom }
-        let last = (reserved.last ?? 0) / Self.placesPerRoom
-        for room in 0...min(last + 1, Self.roomCount - 1) {
+        for room in 0..<Self.roomCount {
             let places = (sets[room] ?? []).map(Self.words)
             let reply = try answer(client, "ROOM.CHECK \(Self.room(room))")
             guard case .text(let text) = reply else { throw Trouble("\(reply)") }
