@@ -42,6 +42,24 @@ extension ProcessSuite {
             }
         }
 
+        /// Who asks for more than it takes is dropped in the middle, and the others have their turn.
+        @Test func aFloodLeavesTheOthersTheirTurn() throws {
+            try withPair { connect, cluster in
+                let flood = try connect()
+                let other = try connect()
+                let before = try cluster.info(cluster.ports[0])["view"]
+                // A turn's worth, answered with some 200 MB.
+                try flood.send(Array(String(repeating: "INFO\r\n", count: 150_000).utf8))
+                let began = ContinuousClock.now
+                #expect(try other.ask("PING") == .text("PONG"))
+                #expect(ContinuousClock.now - began < .seconds(10))
+                _ = try cluster.eventually("it to be dropped") {
+                    cluster.said("primary", "err").contains("does not read") ? true : nil
+                }
+                #expect(try cluster.info(cluster.ports[0])["view"] == before)
+            }
+        }
+
         @Test func nothingBehindQuitIsCarriedOut() throws {
             try withPair { connect, _ in
                 let client = try connect()

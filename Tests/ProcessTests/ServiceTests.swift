@@ -122,6 +122,28 @@ extension ProcessSuite {
             }
         }
 
+        /// Names are looked up beside the loop; one that nobody has is said, and holds up nothing.
+        @Test func peersByName() throws {
+            let cluster = try Cluster()
+            defer { cluster.end() }
+            let (own, other) = (cluster.ports[0], cluster.ports[1])
+            let flags = ["--heartbeat", "100ms", "--misses", "30", "--no-restart"]
+            try cluster.start(
+                "primary", "pollsrv",
+                ["--primary", "--listen", "127.0.0.1:\(own)", "--peer", "localhost:\(other)"]
+                    + flags)
+            _ = try cluster.eventually("a service") { cluster.leader }
+            #expect(cluster.said("primary", "err").contains("nobody listens at localhost:"))
+            let names = "no.such.name.invalid:1,localhost:\(own)"
+            try cluster.start(
+                "backup", "pollsrv", ["--join", names, "--listen", "127.0.0.1:\(other)"] + flags)
+            try cluster.waitForPair()
+            let words = "no.such.name.invalid: no such name"
+            _ = try cluster.eventually("the other name to be told", within: 60) {
+                cluster.said("backup", "err").contains(words) ? true : nil
+            }
+        }
+
         /// A service ends while a backup in memory is about to join it, and another begins in its place.
         @Test func whatHasNothingIsNotBoundToAServiceThatHasEnded() throws {
             try with { cluster in
