@@ -46,17 +46,17 @@ extension ProcessSuite {
         @Test func aFloodLeavesTheOthersTheirTurn() throws {
             try withPair { connect, cluster in
                 let flood = try connect()
-                let other = try connect()
                 let before = try cluster.info(cluster.ports[0])["view"]
                 // A turn's worth, answered with some 200 MB.
                 try flood.send(Array(String(repeating: "INFO\r\n", count: 150_000).utf8))
-                let began = ContinuousClock.now
-                #expect(try other.ask("PING") == .text("PONG"))
-                #expect(ContinuousClock.now - began < .seconds(10))
                 _ = try cluster.eventually("it to be dropped") {
                     cluster.said("primary", "err").contains("does not read") ? true : nil
                 }
-                #expect(try cluster.info(cluster.ports[0])["view"] == before)
+                let info = try cluster.info(cluster.ports[0])
+                #expect(info["view"] == before)
+                // Of the processor, so that a machine that stands still does not count.
+                let turn = try #require(info["loop_longest_turn_cpu_us"].flatMap { Int($0) })
+                #expect(turn < 1_000_000, "\(turn) us")
             }
         }
 
