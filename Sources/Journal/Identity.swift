@@ -16,7 +16,7 @@ package struct Identity: Hashable, Sendable, CustomStringConvertible {
     package var description: String { "service \(service), id \(id), instance \(instance)" }
 
     /// The version of all formats here: of segments, of checkpoints and of the identity's file.
-    package static let formatVersion: UInt32 = 3
+    package static let formatVersion: UInt32 = 4
 
     /// The file `identity`: lines of text, the last with the XXH64 of those before it.
     package var text: String {

@@ -234,7 +234,7 @@ extension Replica {
         guard ticksToBeat <= 0 || commitBeaten < commitMax else { return }
         commitBeaten = commitMax
         for witness in view.witnesses {
-            let beat = Message.beat(view: view.number, committed: commitMax)
+            let beat = Message.beat(view: view.number, committed: end(at: commitMax))
             outbox.send.append(Envelope(to: witness, beat))
         }
         guard ticksToBeat <= 0 else { return }

@@ -27,7 +27,7 @@ extension Replica {
         hasState = true
         let view = View(
             number: ViewNumber(1), primary: me, backups: [], electorate: [me.instance],
-            base: op)
+            base: end)
         enter(view, into: &outbox)
     }
 

@@ -166,7 +166,11 @@ extension Replica {
     ) {
         guard isFollowing(number, from) else { return }
         if isSameLog(commit, hash) == false {
-            noteFork(with: from, at: commit, into: &outbox)
+            if isLeftover(at: commit) {
+                noteShort(of: LogEnd(view: ViewNumber(0), op: commit), into: &outbox)
+            } else {
+                noteFork(with: from, at: commit, into: &outbox)
+            }
             return
         }
         noteCommit(commit, into: &outbox)
@@ -179,7 +183,7 @@ extension Replica {
     /// Learns that everything through `commit` is on every member: so it is in this log too, and
     /// it is the primary's.
     private mutating func noteCommit(_ commit: OpNumber, into outbox: inout Outbox) {
-        if status == .normal { noteCommitted(commit, into: &outbox) }
+        if status == .normal { noteCommitted(end(at: commit), into: &outbox) }
         if status == .normal, commit <= op { matched = max(matched, commit) }
         commitMax = max(commitMax, min(commit, matched))
         executeCommitted(through: commitMax, into: &outbox)
@@ -236,7 +240,11 @@ extension Replica {
             // without this one it is to see whether what is left is a part of it.
             let rest = Message.attach(view: view.number, op: op, hash: lastHash)
             outbox.sendAfterSync.append(Envelope(to: from, rest))
-            noteHad(matched, into: &outbox)
+            noteHad(LogEnd(view: ViewNumber(0), op: matched), into: &outbox)
+            return
+        }
+        if isSameLog(matched, hash) == false, isLeftover(at: matched) {
+            noteShort(of: LogEnd(view: ViewNumber(0), op: matched), into: &outbox)
             return
         }
         if isSameLog(matched, hash) == false {

@@ -62,25 +62,52 @@ extension Replica {
     /// copy of a folder, a drive that said that it had written what it had not. Its log shows nothing of
     /// that; the others do: backups, other electors, and the witnesses, which are told by each beat.
     ///
+    /// Nor need it end before: what was cut off may have been written over what stood there of an
+    /// earlier view, was never committed, and shows again. So an entry is named with its view.
+    ///
     /// It must not lead, or what it lacks would be gone, and must not be counted on. So it leaves, and
     /// helps to choose the next view, without it; then it joins as anybody does, and fetches what it
     /// lacks. (Votes in choosing a view are not noticed to be lost, only ops.)
-    mutating func noteCommitted(_ committed: OpNumber, into outbox: inout Outbox) {
+    mutating func noteCommitted(_ committed: LogEnd, into outbox: inout Outbox) {
         guard isMember else { return }
-        heardCommitted = max(heardCommitted, committed)
+        heardCommitted = heardCommitted.orLater(committed)
         noteHad(committed, into: &outbox)
     }
 
-    /// Hears that this replica's log once reached `last`, which need not be committed.
-    mutating func noteHad(_ last: OpNumber, into outbox: inout Outbox) {
-        guard isMember, last > op, last > (missing ?? op), breakage != .lostEndUnnoticed else {
+    /// Hears that this replica's log once had this entry, which need not be committed. View 0: any.
+    mutating func noteHad(_ last: LogEnd, into outbox: inout Outbox) {
+        guard isMember, last.op > op || hasOther(than: last) else { return }
+        noteShort(of: last, into: &outbox)
+    }
+
+    /// Whether this log has another entry where that one should be, and has not executed it.
+    func hasOther(than last: LogEnd) -> Bool {
+        guard last.op > commitMin, last.op <= op, last.view > ViewNumber(0) else { return false }
+        return end(at: last.op).view != last.view
+    }
+
+    /// Whether a difference from another member's log at `op` is but what has come back behind a lost
+    /// end: nothing that was committed, of an earlier view. (What an older copy has gone on with alone it
+    /// knows to be committed.)
+    func isLeftover(at op: OpNumber) -> Bool {
+        guard hasRestarted, isMember, let view, op > commitMax, op <= self.op else { return false }
+        return end(at: op).view < view.number
+    }
+
+    mutating func noteShort(of last: LogEnd, into outbox: inout Outbox) {
+        guard isMember, missing.map({ last.op > $0.op }) ?? true, breakage != .lostEndUnnoticed
+        else {
             return
         }
         missing = last
         status = .choosing
         (campaign, drain, bid) = (nil, nil, nil)
+        let what =
+            last.op > op
+            ? "ends with op \(op), and it has had op \(last.op)"
+            : "has another op \(last.op) than it has had"
         let text =
-            "this replica's journal ends with op \(op), and it has had op \(last): its disk has lost the "
+            "this replica's journal \(what): its disk has lost the "
             + "end. It waits for another that has it; if there is none, pollctl promote --force on the "
             + "one that has most goes on with that"
         outbox.effects.append(.stalled(reason: text))
@@ -94,7 +121,7 @@ extension Replica {
         let had = missing
         missing = nil
         noteCommitted(view.base, into: &outbox)
-        if let had { noteHad(had, into: &outbox) }
+        if let had { noteShort(of: had, into: &outbox) }
     }
 
     /// Tells the other members to go on without this one, which has lost what it had.

@@ -171,7 +171,7 @@ extension Replica {
     /// on no other disk any more.
     private mutating func stepDown(isNext: Bool, into outbox: inout Outbox) {
         if isNext, missing == nil, let view {
-            commitMax = max(commitMax, min(op, view.base))
+            if !hasOther(than: view.base) { commitMax = max(commitMax, min(op, view.base.op)) }
             executeCommitted(through: commitMax, into: &outbox)
         }
         status = .idle
@@ -305,7 +305,8 @@ extension Replica {
         guard let view, mayBePromoted else { return }
         let number = ViewNumber(view.number.rawValue + ViewNumber.forceStep)
         let next = View(
-            number: number, primary: me, backups: [], electorate: [me.instance], base: commitMax)
+            number: number, primary: me, backups: [], electorate: [me.instance],
+            base: end(at: commitMax))
         announce(next, into: &outbox)
         missing = nil
         enter(next, into: &outbox)

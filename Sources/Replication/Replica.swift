@@ -161,12 +161,12 @@ package struct Replica: Equatable, Sendable {
     var hasRestarted = false
     /// Through this op was committed in this replica's view, behind the end of its log: its disk has
     /// lost what it had. It takes no part in the view any more but as an elector.
-    package internal(set) var missing: OpNumber?
+    package internal(set) var missing: LogEnd?
     /// This replica's log and another member's have been found to be two.
     package internal(set) var fork: Fork?
     /// What others have said to be committed in this view, or before it. After a restart it may be more
     /// than `commitMax`. Its next view says so.
-    var heardCommitted = OpNumber(0)
+    var heardCommitted = LogEnd.beginning
     /// This primary was dead, and not all its backups have attached since. Only then does it know
     /// that its disk has all that it had, and takes requests. They could not be committed before.
     var isUncompared = false
@@ -274,8 +274,15 @@ package struct Replica: Equatable, Sendable {
     /// being chosen: requests are worth keeping for the moment.
     package var isChanging: Bool { isPrimary && !acceptsRequests }
 
-    /// Through this op is committed, here or as others have said.
-    var knownCommitted: OpNumber { max(commitMax, heardCommitted) }
+    /// Through this entry is committed, here or as others have said.
+    var knownCommitted: LogEnd { end(at: commitMax).orLater(heardCommitted) }
+
+    /// The entry of this log in which `op` is; view 0: it is not at hand.
+    func end(at op: OpNumber) -> LogEnd {
+        if op == commitMin { return LogEnd(view: commitView, op: op) }
+        let entry = log.first { $0.last >= op }
+        return LogEnd(view: op > commitMin ? entry?.view ?? ViewNumber(0) : ViewNumber(0), op: op)
+    }
 
     /// Whether a learner is on its way in.
     package var isAdmitting: Bool { !learners.isEmpty }
@@ -375,7 +382,7 @@ package struct Replica: Equatable, Sendable {
             if number == view?.number.next {
                 noteCommitted(committed, into: &outbox)
                 // What a backup has of this view's log is this primary's, or was.
-                if isPrimary, end.view == view?.number { noteHad(end.op, into: &outbox) }
+                if isPrimary, end.view == view?.number { noteHad(end, into: &outbox) }
             }
             onGrant(number, attempt, end, accepted, from: from, into: &outbox)
         case .outbid(let number, let attempt): onOutbid(number, attempt)

@@ -14,7 +14,7 @@ package struct Witness: Equatable, Sendable {
     package var breakage: Breakage? { didSet { acceptor.breakage = breakage } }
     private var ticksSinceBeat = 0
     /// What the primary of `view` has said is committed. A replica that has been dead may have lost it.
-    package private(set) var committed = OpNumber(0)
+    package private(set) var committed = LogEnd.beginning
     /// Replicas with a standing connection, ascending.
     private var replicas: [Neighbor] = []
 
@@ -109,8 +109,8 @@ package struct Witness: Equatable, Sendable {
         case .beat(let number, let committed):
             guard let view, view.number == number, view.primary.instance == from else { return }
             ticksSinceBeat = 0
-            self.committed = max(self.committed, committed)
-            if committed < self.committed {
+            self.committed = self.committed.orLater(committed)
+            if committed.op < self.committed.op {
                 // It has been dead, and may have lost what it had.
                 let beat = Message.beat(view: number, committed: self.committed)
                 outbox.send.append(Envelope(to: from, beat))

@@ -104,7 +104,7 @@ extension Simulation {
                 if view.contains(elector) { return true }
                 return clients.contains {
                     $0.instance == elector && $0.isUp && $0.witness.view?.number == view.number
-                        && $0.witness.committed > op
+                        && $0.witness.committed.op > op
                 }
             }
             && (!view.witnesses.isEmpty

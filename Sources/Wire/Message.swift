@@ -23,6 +23,12 @@ package struct LogEnd: Hashable, Comparable, Sendable {
     package static let beginning = LogEnd(view: ViewNumber(0), op: OpNumber(0))
 
     package static func < (a: Self, b: Self) -> Bool { (a.view, a.op) < (b.view, b.op) }
+
+    /// Of two ends of what is committed the one that is further on; view 0: of an entry that nobody has
+    /// named.
+    package func orLater(_ other: Self) -> Self {
+        (op, view) < (other.op, other.view) ? other : self
+    }
 }
 
 /// An entry of the log: the batch of one turn of one primary's loop.
@@ -116,7 +122,7 @@ package struct RelayFrame: Equatable, Sendable {
 /// What replicas and witnesses say to each other.
 package enum Message: Equatable, Sendable {
     /// Of the messages and of what they begin with (`PEER hello`): replicas of two versions refuse each other.
-    package static let protocolVersion = 5
+    package static let protocolVersion = 6
 
     // Inside a view, primary to backup and to learner.
     case prepare(view: ViewNumber, entry: Entry, commitMax: OpNumber)
@@ -140,10 +146,10 @@ package enum Message: Equatable, Sendable {
     /// `isViewOver`: the view before cannot go on, as its primary's process is proved to have
     /// exited or the sender has proposed and acks nothing in it any more.
     case seek(number: ViewNumber, attempt: Attempt, isViewOver: Bool)
-    /// `committed`: through this op everything is committed, as far as the elector knows. `end`: of a
+    /// `committed`: through this entry everything is committed, as far as the elector knows. `end`: of a
     /// member's log; a witness has none.
     case grant(
-        number: ViewNumber, attempt: Attempt, committed: OpNumber, end: LogEnd,
+        number: ViewNumber, attempt: Attempt, committed: LogEnd, end: LogEnd,
         accepted: Accepted?)
     /// The elector has granted a higher attempt than the one it was asked for.
     case outbid(number: ViewNumber, attempt: Attempt)
@@ -176,7 +182,7 @@ package enum Message: Equatable, Sendable {
 
     /// From the primary to its witnesses: the view's primary is alive, and everything through
     /// `committed` is on every member.
-    case beat(view: ViewNumber, committed: OpNumber)
+    case beat(view: ViewNumber, committed: LogEnd)
     /// Between a replica and a witness, for another replica.
     case relay(RelayFrame)
 }
@@ -209,7 +215,8 @@ extension Message {
         case .grant(let number, let attempt, let committed, let end, let accepted):
             list.add("grant", number.rawValue)
             list.add(attempt)
-            list.add(committed.rawValue, end.view.rawValue, end.op.rawValue)
+            list.add(committed.view.rawValue, committed.op.rawValue)
+            list.add(end.view.rawValue, end.op.rawValue)
             if let accepted {
                 list.add(accepted.attempt)
                 list.add(accepted.view.text)
@@ -248,7 +255,8 @@ extension Message {
             list.add(instance.description)
         case .stop: list.add("stop")
         case .beat(let view, let committed):
-            list.add("beat", view.rawValue, committed.rawValue)
+            list.add(
+                "beat", view.rawValue, committed.view.rawValue, committed.op.rawValue)
         case .relay(let frame):
             list.add("relay")
             list.add(frame.from.description)
@@ -308,7 +316,7 @@ extension Message {
         case "grant":
             let number = try ViewNumber(list.number())
             let attempt = try list.attempt()
-            let committed = try OpNumber(list.number())
+            let committed = try list.logEnd()
             let end = try list.logEnd()
             let accepted =
                 try list.isAtEnd ? nil : Accepted(attempt: list.attempt(), view: list.view())
@@ -352,7 +360,7 @@ extension Message {
         case "stop": self = .stop
         case "beat":
             self = try .beat(
-                view: ViewNumber(list.number()), committed: OpNumber(list.number()))
+                view: ViewNumber(list.number()), committed: list.logEnd())
         case "relay": self = try .relay(list.relayFrame())
         default: throw DecodeError("unknown message '\(kind.prefix(32))'")
         }

@@ -26,12 +26,12 @@ package struct View: Hashable, Sendable {
     package var backups: [Member]
     /// Who decides what the next view is: the members and a few witnesses, ascending, each once.
     package var electorate: [Instance]
-    /// Everything through this op was committed before this view was chosen, so every member has it.
-    package var base: OpNumber
+    /// Everything through this entry was committed before this view was chosen, so every member has it.
+    package var base: LogEnd
 
     package init(
         number: ViewNumber, primary: Member, backups: [Member], electorate: [Instance],
-        base: OpNumber
+        base: LogEnd
     ) {
         self.number = number
         self.primary = primary
@@ -62,7 +62,7 @@ package struct View: Hashable, Sendable {
 // The text of a view, one line without line end:
 //     NUMBER PRIMARY BACKUPS ELECTORS BASE
 // where a member is `priority.id.instance.host.pid@HOST:PORT`, lists are parted by commas and an
-// empty list is `-`. Instances and hosts are hexadecimal, all else decimal.
+// empty list is `-`, BASE is VIEW.OP. Instances and hosts are hexadecimal, all else decimal.
 extension Member {
     package var text: String {
         "\(id.priority).\(id.id).\(instance).\(String(host, radix: 16)).\(pid)@\(address)"
@@ -88,17 +88,22 @@ extension View {
             items.isEmpty ? "-" : items.joined(separator: ",")
         }
         let electors = list(electorate.map(\.description))
-        return "\(number) \(primary.text) \(list(backups.map(\.text))) \(electors) \(base)"
+        return "\(number) \(primary.text) \(list(backups.map(\.text))) \(electors) "
+            + "\(base.view).\(base.op)"
     }
 
     /// Takes only what `text` gives: members of different instances, electors ascending.
     package init?(text: String) {
         let parts = text.split(separator: " ", omittingEmptySubsequences: false)
         guard parts.count == 5, let number = UInt64(parts[0]), number > 0,
-            let primary = Member(text: parts[1]), let base = UInt64(parts[4]),
-            // Of both there is a next one.
-            number <= 1 << 62, base <= 1 << 62
+            let primary = Member(text: parts[1]),
+            // Of all these there is a next one.
+            number <= 1 << 62
         else { return nil }
+        let base = parts[4].split(separator: ".", omittingEmptySubsequences: false)
+            .compactMap { UInt64($0) }.filter { $0 <= 1 << 62 }
+        let points = parts[4].utf8.count(where: { $0 == UInt8(ascii: ".") })
+        guard base.count == 2, points == 1 else { return nil }
         func list(_ part: Substring) -> [Substring] {
             part == "-" ? [] : part.split(separator: ",")
         }
@@ -116,7 +121,7 @@ extension View {
         }
         self.init(
             number: ViewNumber(number), primary: primary, backups: backups, electorate: electorate,
-            base: OpNumber(base))
+            base: LogEnd(view: ViewNumber(base[0]), op: OpNumber(base[1])))
         let instances = members.map(\.instance).sorted()
         let areDistinct = zip(instances, instances.dropFirst()).allSatisfy { $0 < $1 }
         guard areDistinct, !electorate.isEmpty, backups.count <= Self.backupsMax,

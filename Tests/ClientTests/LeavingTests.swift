@@ -15,7 +15,7 @@ import Wire
     private static func view(_ number: UInt64, electors: [UInt64]) -> View {
         View(
             number: ViewNumber(number), primary: member(ann), backups: [member(bob)],
-            electorate: electors.map { Instance($0) }, base: OpNumber(0))
+            electorate: electors.map { Instance($0) }, base: .beginning)
     }
 
     private static func push(_ message: Message) -> [RESPValue] {
@@ -94,7 +94,7 @@ import Wire
             try Self.witnessed(&stage, bob)
                 == [
                     .grant(
-                        number: ViewNumber(4), attempt: attempt, committed: OpNumber(0),
+                        number: ViewNumber(4), attempt: attempt, committed: .beginning,
                         end: .beginning, accepted: nil)
                 ])
         #expect(try Self.witnessed(&stage, ann) == [])

@@ -201,7 +201,7 @@ struct Stage {
         let view = View(
             number: ViewNumber(number), primary: member(primary.0, primary.1),
             backups: members.dropFirst().map { member($0.0, $0.1) },
-            electorate: members.map { Instance($0.1) }.sorted(), base: OpNumber(0))
+            electorate: members.map { Instance($0.1) }.sorted(), base: .beginning)
         let fields = Message.view(view).fields.map { RESPValue.bulk($0) }
         try push(address, [.bulk(Array("witness".utf8))] + fields)
     }

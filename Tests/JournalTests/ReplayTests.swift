@@ -34,7 +34,7 @@ import Wire
         .view(
             View(
                 number: ViewNumber(3), primary: view(3).primary, backups: [], electorate: [],
-                base: OpNumber(0))),
+                base: .beginning)),
         .promised(number: ViewNumber(3), attempt(9)), .promised(number: ViewNumber(4), attempt(5)),
         .accepted(Accepted(attempt: attempt(5), view: view(4))),
         .accepted(Accepted(attempt: attempt(9), view: view(3))),

@@ -39,7 +39,8 @@ enum Sample {
         }
         return View(
             number: ViewNumber(number), primary: members[0], backups: Array(members[1...]),
-            electorate: members.map(\.instance).sorted(), base: OpNumber(number / 3))
+            electorate: members.map(\.instance).sorted(),
+            base: LogEnd(view: ViewNumber(number / 5), op: OpNumber(number / 3)))
     }
 
     static func entry(view: UInt64, first: UInt64, _ generator: inout Generator) -> Entry {

@@ -10,7 +10,7 @@ import Wire
         primary: Member(
             id: ReplicaID(id: 1), instance: Instance(1), address: Address(host: "h", port: 1),
             host: 1, pid: 1), backups: [], electorate: [Instance(1)],
-        base: OpNumber(0))
+        base: .beginning)
 
     @Test func nothingLowerThanWhatWasGranted() {
         var acceptor = Acceptor()

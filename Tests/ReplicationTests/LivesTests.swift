@@ -16,7 +16,7 @@ import Wire
     private static func view(_ number: UInt64, pid: UInt64) -> View {
         View(
             number: ViewNumber(number), primary: member(pid), backups: [], electorate: [instance],
-            base: OpNumber(0))
+            base: .beginning)
     }
 
     private static func life(_ pid: UInt64) -> Life { Life(member(pid)) }

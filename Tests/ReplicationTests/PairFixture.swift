@@ -14,7 +14,7 @@ enum PairFixture {
 
     static let view = View(
         number: ViewNumber(2), primary: member(1), backups: [member(2)],
-        electorate: [Instance(1), Instance(2)], base: OpNumber(0))
+        electorate: [Instance(1), Instance(2)], base: .beginning)
 
     static func entry(_ op: UInt64, after parent: LogHash, _ command: UInt8 = 1) -> Entry {
         var batch = Batch()

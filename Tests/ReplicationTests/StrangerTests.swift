@@ -10,7 +10,8 @@ import Wire
 
     private static func grant(_ committed: UInt64, _ accepted: Accepted? = nil) -> Message {
         .grant(
-            number: next, attempt: attempt, committed: OpNumber(committed), end: .beginning,
+            number: next, attempt: attempt, committed: LogEnd(view: next, op: OpNumber(committed)),
+            end: .beginning,
             accepted: accepted)
     }
 
@@ -21,10 +22,10 @@ import Wire
         var replica = try PairFixture.replica(number, log)
         _ = PairFixture.give(Self.grant(1 << 62), to: &replica, from: Instance(0xbad))
         #expect(replica.missing == nil)
-        #expect(replica.knownCommitted <= replica.op)
+        #expect(replica.knownCommitted.op <= replica.op)
         // An elector's word does.
         _ = PairFixture.give(Self.grant(2), to: &replica)
-        #expect(replica.knownCommitted == OpNumber(2))
+        #expect(replica.knownCommitted.op == OpNumber(2))
     }
 
     @Test func theyDoNotOutbid() throws {
@@ -45,7 +46,7 @@ import Wire
         let accepted = Accepted(attempt: Attempt(counter: 0, proposer: Instance(1)), view: far)
         guard let attempt = replica.campaign?.attempt else { throw NoCampaign() }
         let grant = Message.grant(
-            number: Self.next, attempt: attempt, committed: OpNumber(0), end: .beginning,
+            number: Self.next, attempt: attempt, committed: .beginning, end: .beginning,
             accepted: accepted)
         let outbox = PairFixture.give(grant, to: &replica)
         #expect(replica.view == PairFixture.view)

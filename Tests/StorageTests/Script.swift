@@ -83,7 +83,7 @@ enum Sample {
     static func view(_ number: UInt64) -> View {
         View(
             number: ViewNumber(number), primary: member(1), backups: [member(2)],
-            electorate: [Instance(10), Instance(11)], base: OpNumber(0))
+            electorate: [Instance(10), Instance(11)], base: .beginning)
     }
 
     static func entry(_ view: UInt64, _ first: OpNumber, count: Int, size: Int, fill: UInt8)

@@ -362,10 +362,10 @@ private func refusal(_ body: () throws -> Void) -> StoreError? {
         let other = ServiceID(high: 9, low: 9)
         #expect(look(other, nil)?.description.contains("not of \(other)") == true)
         #expect(look(nil, ReplicaID(id: 5))?.description.contains("not 5") == true)
-        disk.state.withLock { $0.spoil("/d/identity") { $0[16] = UInt8(ascii: "4") } }
+        disk.state.withLock { $0.spoil("/d/identity") { $0[16] = UInt8(ascii: "5") } }
         #expect(
             look(nil, nil)?.description
-                == "/d/identity: format 4, of another version of pollsrv: this one reads 3; put the right file "
+                == "/d/identity: format 5, of another version of pollsrv: this one reads 4; put the right file "
                 + "back, or start in an empty folder and join")
         disk.state.withLock { $0.take("/d/identity") }
         // A first segment without a record is what an interrupted beginning leaves.

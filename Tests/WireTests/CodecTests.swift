@@ -91,7 +91,8 @@ private func commands(in bytes: [UInt8], splitAt cut: Int) -> [[[UInt8]]]? {
         address: Address(host: "::1", port: 7002), host: 0xfe, pid: 42)
     static let view = View(
         number: ViewNumber(7), primary: member, backups: [other],
-        electorate: [Instance(0x99), Instance(0xabc), Instance(0xdef)], base: OpNumber(12))
+        electorate: [Instance(0x99), Instance(0xabc), Instance(0xdef)],
+        base: LogEnd(view: ViewNumber(6), op: OpNumber(12)))
 
     static var messages: [Message] {
         var batch = Batch()
@@ -113,10 +114,11 @@ private func commands(in bytes: [UInt8], splitAt cut: Int) -> [[[UInt8]]]? {
             .witnesses([Instance(1), Instance(2)]),
             .seek(number: number, attempt: attempt, isViewOver: true),
             .grant(
-                number: number, attempt: attempt, committed: OpNumber(0), end: .beginning,
+                number: number, attempt: attempt, committed: .beginning, end: .beginning,
                 accepted: nil),
             .grant(
-                number: number, attempt: attempt, committed: OpNumber(6),
+                number: number, attempt: attempt,
+                committed: LogEnd(view: ViewNumber(4), op: OpNumber(6)),
                 end: LogEnd(view: number, op: OpNumber(7)),
                 accepted: Accepted(attempt: attempt, view: view)),
             .outbid(number: number, attempt: attempt), .propose(attempt: attempt, view: view),
@@ -128,7 +130,8 @@ private func commands(in bytes: [UInt8], splitAt cut: Int) -> [[[UInt8]]]? {
                 bytes: [0, 13, 10]),
             .learnOK(JoinID(5), op: OpNumber(4)), .joinRefused(JoinID(5), reason: "place taken"),
             .election(view: number, id: other.id), .electionOK(view: number),
-            .leave(Instance(3)), .stop, .beat(view: number, committed: OpNumber(7)),
+            .leave(Instance(3)), .stop,
+            .beat(view: number, committed: LogEnd(view: ViewNumber(4), op: OpNumber(7))),
             .relay(RelayFrame(from: Instance(3), to: Instance(4), path: 7, .open)),
             .relay(RelayFrame(from: Instance(3), to: Instance(4), path: 7, .accept)),
             .relay(RelayFrame(from: Instance(3), to: Instance(4), path: 0, .beat)),
