@@ -354,7 +354,7 @@ extension ProcessSuite {
                 let service = try #require(try cluster.info(group.port(10))["service"])
                 let other = try RawClient(group.port(10))
                 let hello = [
-                    "PEER", "hello", "5", service, "joining", "0.1.aaaa.1.1@127.0.0.1:1", "-",
+                    "PEER", "hello", "6", service, "joining", "0.1.aaaa.1.1@127.0.0.1:1", "-",
                     "bully", "-", "-",
                 ]
                 for words in [hello, ["PEER", "stop"]] {

@@ -19,7 +19,7 @@ private final class StrictPrimary: Sendable {
 
     // On another host, so that nobody looks for its process.
     private static let member = "0.1.aaaa.1.1@127.0.0.1:1"
-    private static let view = "1 \(member) - aaaa 0"
+    private static let view = "1 \(member) - aaaa 0.0"
 
     init(_ refusal: JoinRefusal) { self.refusal = refusal }
 
@@ -55,7 +55,7 @@ extension ProcessSuite {
         @Test func aLearnerThatIsToldToStopNamesThePrimary() throws {
             let cluster = try Cluster()
             defer { cluster.end() }
-            let view = "1 0.1.aaaa.1.1@127.0.0.1:1 - aaaa 0"
+            let view = "1 0.1.aaaa.1.1@127.0.0.1:1 - aaaa 0.0"
             let hello = ["member", "0.1.aaaa.1.1@127.0.0.1:1", view, "sticky", "-", "-"]
             let primary = try FakeServer { _, request in
                 let words = FakeServer.words(request)

@@ -104,7 +104,7 @@ extension ProcessSuite {
                 #expect(try client.ask("VOTE.JOIN ann") == .text("OK"))
                 let member = "0.1.aaaa.1.1@127.0.0.1:1"
                 let service = try #require(try cluster.info(cluster.ports[0])["service"])
-                try send(client, "PEER hello 5 \(service) joining \(member) - sticky - -")
+                try send(client, "PEER hello 6 \(service) joining \(member) - sticky - -")
                 #expect(try client.receive().code == "PEER")
                 #expect(client.isClosed())
                 #expect(try connect().ask("VOTE.JOIN ann") == .text("OK"))
@@ -123,13 +123,13 @@ extension ProcessSuite {
                 for client in [older, newer] { _ = try client.ask("HELLO 3") }
                 #expect(try newer.ask("WITNESS OFFER feed") == .text("OK"))
                 #expect(try older.ask("WITNESS OFFER feed") == .text("OK"))
-                #expect(try older.ask("WITNESS beat 1 0").code == "ERR")
-                #expect(try newer.ask("WITNESS beat 1 0") == .text("OK"))
+                #expect(try older.ask("WITNESS beat 1 0 0").code == "ERR")
+                #expect(try newer.ask("WITNESS beat 1 0 0") == .text("OK"))
                 let newest = try connect()
                 _ = try newest.ask("HELLO 3")
                 #expect(try newest.ask("WITNESS OFFER feed") == .text("OK"))
-                #expect(try newer.ask("WITNESS beat 1 0").code == "ERR")
-                #expect(try newest.ask("WITNESS beat 1 0") == .text("OK"))
+                #expect(try newer.ask("WITNESS beat 1 0 0").code == "ERR")
+                #expect(try newest.ask("WITNESS beat 1 0 0") == .text("OK"))
             }
         }
 

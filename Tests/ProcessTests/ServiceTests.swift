@@ -27,7 +27,7 @@ extension ProcessSuite {
                 let client = try cluster.eventually("the server") { try? RawClient(port) }
                 _ = try client.ask("HELLO 3")
                 #expect(try client.ask("WITNESS OFFER 1").code == "NOSERVICE")
-                let view = "6 0.1.b1.1.1@127.0.0.1:1 - a1 0"
+                let view = "6 0.1.b1.1.1@127.0.0.1:1 - a1 0.0"
                 #expect(try client.ask("WITNESS view \"\(view)\"").code == "ERR")
                 _ = try cluster.eventually("a vote") { () -> Bool? in
                     let desk = try RawClient(port)
@@ -148,7 +148,7 @@ extension ProcessSuite {
         @Test func whatHasNothingIsNotBoundToAServiceThatHasEnded() throws {
             try with { cluster in
                 let member = "0.1.aaaa.1.1@127.0.0.1:1"
-                let view = "7 \(member) - aaaa 0"
+                let view = "7 \(member) - aaaa 0.0"
                 let first = try FakeServer { _, request in
                     let words = FakeServer.words(request)
                     guard words.starts(with: ["PEER", "hello"]), words.count > 2 else {
