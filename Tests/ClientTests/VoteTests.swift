@@ -319,7 +319,11 @@ import Wire
         #expect(stage.sent(bob) == ["JOIN eve 1"])
         if isEarly { try stage.ok(ann) }
         try stage.ok(bob)
-        if !isEarly { try stage.ok(ann) }
         #expect(stage.sent(bob) == ["LEAVE"])
+        guard !isEarly else { return }
+        try stage.ok(ann)
+        try stage.reply(bob, .error("TRYAGAIN the view has changed"))
+        stage.wait(1_000)
+        #expect(stage.sent(bob).contains("JOIN eve 1"), "it is on the roll still")
     }
 }

@@ -103,4 +103,21 @@ import Wire
         #expect(Self.isStalled(PairFixture.give(grant(2), to: &primary)))
         #expect(primary.missing?.op == OpNumber(2))
     }
+
+    /// Behind a lost end an entry of an earlier view shows again, which was never committed: that is no
+    /// second log, and who has restarted lets the other go on.
+    @Test(arguments: [UInt64(1), 2]) func whatShowsAgainIsNoFork(number: UInt64) throws {
+        var batch = Batch()
+        batch.append(Request(command: [1]))
+        let older = Entry(
+            view: ViewNumber(1), first: OpNumber(1), time: 1, batch: batch, after: .beginning)
+        var replica = try PairFixture.replica(number, [older])
+        let other = PairFixture.entry(1, after: .beginning, 9).hash
+        let message: Message =
+            number == 1
+            ? .attach(view: ViewNumber(2), op: OpNumber(1), hash: other)
+            : .commit(view: ViewNumber(2), commitMax: OpNumber(1), hash: other)
+        _ = PairFixture.give(message, to: &replica)
+        #expect(replica.fork == nil && replica.missing?.op == OpNumber(1))
+    }
 }
