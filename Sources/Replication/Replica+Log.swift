@@ -166,11 +166,7 @@ extension Replica {
     ) {
         guard isFollowing(number, from) else { return }
         if isSameLog(commit, hash) == false {
-            if isLeftover(at: commit) {
-                noteShort(of: LogEnd(view: ViewNumber(0), op: commit), into: &outbox)
-            } else {
-                noteFork(with: from, at: commit, into: &outbox)
-            }
+            noteDifference(with: from, at: commit, into: &outbox)
             return
         }
         noteCommit(commit, into: &outbox)
@@ -243,12 +239,8 @@ extension Replica {
             noteHad(LogEnd(view: ViewNumber(0), op: matched), into: &outbox)
             return
         }
-        if isSameLog(matched, hash) == false, isLeftover(at: matched) {
-            noteShort(of: LogEnd(view: ViewNumber(0), op: matched), into: &outbox)
-            return
-        }
         if isSameLog(matched, hash) == false {
-            noteFork(with: from, at: matched, into: &outbox)
+            noteDifference(with: from, at: matched, into: &outbox)
             return
         }
         // Everything committed is on all members, also where the backup does not know it yet.

@@ -86,10 +86,18 @@ extension Replica {
         return end(at: last.op).view != last.view
     }
 
-    /// Whether a difference from another member's log at `op` is but what has come back behind a lost
-    /// end: nothing that was committed, of an earlier view. (What an older copy has gone on with alone it
-    /// knows to be committed.)
-    func isLeftover(at op: OpNumber) -> Bool {
+    /// Finds that another member's log is another than this one's at `op`.
+    mutating func noteDifference(with other: Instance, at op: OpNumber, into outbox: inout Outbox) {
+        if isLeftover(at: op) {
+            noteShort(of: LogEnd(view: ViewNumber(0), op: op), into: &outbox)
+        } else {
+            noteFork(with: other, at: op, into: &outbox)
+        }
+    }
+
+    /// Whether that is but what has come back behind a lost end: nothing that was committed, of an earlier
+    /// view. (What an older copy has gone on with alone it knows to be committed.)
+    private func isLeftover(at op: OpNumber) -> Bool {
         guard hasRestarted, isMember, let view, op > commitMax, op <= self.op else { return false }
         return end(at: op).view < view.number
     }
