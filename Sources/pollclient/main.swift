@@ -90,6 +90,10 @@ private struct Options {
         isLogDefault = log == nil && policy != .never
         let defaultLog = policy == .never ? "/dev/null" : "logs/\(name).log"
         let votes = try arguments.number("--votes", default: 0, in: 0...(1 << 62))
+        guard votes == 0 || policy != .never else {
+            throw UsageError(
+                "--votes: with --vote never no results come, so it would never end; leave it out")
+        }
         let isQuiet = arguments.isSet("--quiet")
         settings = VoterSession.Settings(
             name: name,

@@ -23,9 +23,7 @@ struct Bench {
     let isJSON: Bool
 
     func run() throws(Failure) {
-        try withPair { (report: ServerReport, interrupts: Interrupts?) throws(Failure) in
-            let generator = try Generator(load, report, interrupts)
-            try generator.join()
+        try withVoters { (generator, report, _) throws(Failure) in
             try generator.run()
             try show(generator, report)
         }
@@ -33,9 +31,7 @@ struct Bench {
 
     /// Memory and processor time while joined clients do nothing.
     func runIdle() throws(Failure) {
-        try withPair { (report: ServerReport, interrupts: Interrupts?) throws(Failure) in
-            let generator = try Generator(load, report, interrupts)
-            try generator.join()
+        try withVoters { (_, report, interrupts) throws(Failure) in
             try Self.sleep(seconds: 1, interrupts)
             let pids = [report.pid] + (report.backup.map { [$0.pid] } ?? [])
             let before = try Self.ticks(pids)
@@ -75,37 +71,46 @@ struct Bench {
         return list
     }
 
-    private static func sleep(seconds: UInt64, _ interrupts: Interrupts?) throws(Failure) {
+    private static func sleep(seconds: UInt64, _ interrupts: Interrupts) throws(Failure) {
         let deadline = Deadline(milliseconds: seconds * 1_000)
         while !deadline.hasPassed {
             let milliseconds = min(100, deadline.remainingMilliseconds)
             Clock.sleep(nanoseconds: milliseconds * 1_000_000)
-            try interrupts?.check()
+            try interrupts.check()
         }
     }
 
-    /// With given servers an interruption ends this process as it would any, and nothing is left.
-    private func withPair(_ body: (ServerReport, Interrupts?) throws(Failure) -> Void)
+    /// Those of given servers leave them again, however it ends: somebody else's votes would wait for them
+    /// for ever.
+    private func withVoters(_ body: (Generator, ServerReport, Interrupts) throws(Failure) -> Void)
         throws(Failure)
     {
-        if let servers {
-            let overview = Overview(servers: servers, milliseconds: 2_000)
-            guard let primary = overview.primary else { throw Failure(overview.complaint) }
-            try body(primary, nil)
+        guard let servers else {
+            try Household.measure(purpose: "bench") { (household) throws(Failure) in
+                let report = try LocalPair(household).startBoth(["--quiet"])
+                let generator = try Generator(load, report, household.interrupts)
+                try generator.join()
+                try body(generator, report, household.interrupts)
+            }
             return
         }
-        try Household.measure(purpose: "bench") { (household) throws(Failure) in
-            let pair = try LocalPair(household)
-            try body(try pair.startBoth(["--quiet"]), household.interrupts)
-        }
+        let overview = Overview(servers: servers, milliseconds: 2_000)
+        guard let primary = overview.primary else { throw Failure(overview.complaint) }
+        let interrupts = try Interrupts("the voters have left the service")
+        let generator = try Generator(load, primary, interrupts)
+        defer { generator.leave() }
+        try generator.join()
+        try body(generator, primary, interrupts)
     }
 
     private func show(_ generator: Generator, _ report: ServerReport) throws(Failure) {
         let rate = generator.ballotsPerSecond
-        func resident(_ pid: Int32?) -> Double {
-            pid.map { Double(Processes.residentKilobytes($0)) / 1_024 } ?? 0
+        // A given server may be on another machine.
+        func resident(_ pid: Int32?) -> Double? {
+            guard let pid, ProcessTree.programName(pid) == "pollsrv" else { return nil }
+            return Double(Processes.residentKilobytes(pid)) / 1_024
         }
-        let memory = (resident(report.pid), resident(report.backup?.pid))
+        let memory = [resident(report.pid), resident(report.backup?.pid)]
         guard isJSON else {
             let mode = load.isSingle ? "to the primary alone" : "to both servers"
             try Output.print("\(load.voters) voters, \(load.pipeline) in flight each, \(mode)")
@@ -115,14 +120,12 @@ struct Bench {
                     + "\(generator.results) votes)")
             try Output.print("  ballot to OK:   \(generator.ballotTimes.text)")
             try Output.print("  vote to result: \(generator.resultTimes.text)")
-            try Output.print(
-                "  resident: primary \(Text.fixed(memory.0, 1)) MiB, backup "
-                    + "\(Text.fixed(memory.1, 1)) MiB")
+            let words = memory.map { $0.map { "\(Text.fixed($0, 1)) MiB" } ?? "not known here" }
+            try Output.print("  resident: primary \(words[0]), backup \(words[1])")
             return
         }
-        let memoryJSON = JSON.object([
-            ("primary", .number(memory.0, digits: 1)), ("backup", .number(memory.1, digits: 1)),
-        ])
+        let values = memory.map { $0.map { JSON.number($0, digits: 1) } ?? .null }
+        let memoryJSON = JSON.object([("primary", values[0]), ("backup", values[1])])
         try Output.print(generator.figures([("rss_mib", memoryJSON)]).text)
     }
 }

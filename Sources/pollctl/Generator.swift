@@ -33,8 +33,7 @@ final class Generator {
     }
 
     private let load: Load
-    /// nil: nothing has to be tidied up when somebody wants us to end.
-    private let interrupts: Interrupts?
+    private let interrupts: Interrupts
     private var poller: Poller
     /// By descriptor.
     private var sockets: [Socket?] = []
@@ -46,6 +45,9 @@ final class Generator {
     private let chunk = UnsafeMutableRawBufferPointer.allocate(byteCount: 256 << 10, alignment: 16)
     private var now: UInt64 = 0
     private var joined = 0
+    /// No ballots any more; how many have left.
+    private var isLeaving = false
+    private var left = 0
     private var errors = 0
     private var firstError = ""
 
@@ -59,7 +61,7 @@ final class Generator {
     private(set) var ballotTimes = Histogram()
     private(set) var resultTimes = Histogram()
 
-    init(_ load: Load, _ report: ServerReport, _ interrupts: Interrupts?) throws(Failure) {
+    init(_ load: Load, _ report: ServerReport, _ interrupts: Interrupts) throws(Failure) {
         self.load = load
         self.interrupts = interrupts
         names = (0..<load.voters).map { Array("bench-\($0)".utf8) }
@@ -162,6 +164,23 @@ final class Generator {
         mark(control)
     }
 
+    private static let farewell = "left"
+
+    /// Takes the voters off the roll, as far as the primary still answers.
+    func leave() {
+        isLeaving = true
+        for socket in toPrimary {
+            RESP.command(["VOTE.LEAVE"], into: &socket.output)
+            // Behind what may still be on its way.
+            RESP.command(["ECHO", Self.farewell], into: &socket.output)
+            mark(socket)
+        }
+        let deadline = Deadline(milliseconds: 5_000)
+        while left < load.voters, !deadline.hasPassed {
+            do throws(Failure) { try turn() } catch { return }
+        }
+    }
+
     /// Ends the voters' connections, so that others may join under their names.
     func hangUp() {
         for socket in toPrimary + toBackup + [control] {
@@ -175,7 +194,7 @@ final class Generator {
     // MARK: Turns
 
     private func turn() throws(Failure) {
-        try interrupts?.check()
+        try interrupts.check()
         flush()
         let count = poller.wait(milliseconds: 100)
         now = Clock.monotonicNanoseconds()
@@ -186,7 +205,7 @@ final class Generator {
             if ready.canRead { try receive(socket) }
         }
         flush()
-        if errors > 0 { throw Failure("a server refused: \(firstError)") }
+        if errors > 0, !isLeaving { throw Failure("a server refused: \(firstError)") }
     }
 
     private func mark(_ socket: Socket) {
@@ -253,9 +272,10 @@ final class Generator {
                 start = next
             default:
                 do throws(DecodeError) {
-                    guard let (_, next) = try RESPValue.parse(bytes, from: start) else {
+                    guard let (value, next) = try RESPValue.parse(bytes, from: start) else {
                         return start
                     }
+                    if value.text == Self.farewell { left += 1 }
                     start = next
                 } catch { throw Failure("a server sent nonsense: \(error.text)", .software) }
             }
@@ -287,7 +307,7 @@ final class Generator {
             socket.sent.removeAll(keepingCapacity: true)
             socket.sentHead = 0
         }
-        guard socket.keptHead < socket.kept.count else { return }
+        guard socket.keptHead < socket.kept.count, !isLeaving else { return }
         send(socket.kept[socket.keptHead], socket)
         socket.keptHead += 1
         if socket.keptHead == socket.kept.count {
@@ -338,6 +358,7 @@ final class Generator {
     }
 
     private func cast(_ vote: Int, _ socket: Socket) {
+        guard !isLeaving else { return }
         if firstVote == nil { firstVote = vote }
         if load.opensAhead, socket.inFlight >= load.pipeline {
             socket.kept.append(vote)

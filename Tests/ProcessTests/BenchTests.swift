@@ -39,6 +39,26 @@ extension ProcessSuite {
             }
         }
 
+        /// What is measured there is somebody's: nothing of ours may be waited for afterwards.
+        @Test(arguments: [false, true]) func votersLeaveAGivenService(isInterrupted: Bool) throws {
+            try with { cluster in
+                _ = try cluster.primary(Cluster.quick + ["--no-restart"])
+                _ = try cluster.eventually("the primary") { cluster.leader }
+                func voters() -> String? {
+                    try? cluster.info(cluster.ports[0], seconds: 1)["voters"]
+                }
+                let seconds = isInterrupted ? "60" : "2"
+                try cluster.start(
+                    "bench", "pollctl",
+                    ["bench", "--voters", "3", "--secs", seconds, "--servers", cluster.servers])
+                _ = try cluster.eventually("its voters") { voters() == "3" ? true : nil }
+                if isInterrupted { cluster.processes["bench"]?.interrupt() }
+                let status = try cluster.waitForExit("bench", within: 60)
+                #expect(status == (isInterrupted ? 130 : 0), "\(cluster.words)")
+                #expect(voters() == "0")
+            }
+        }
+
         @Test func aServerThatEndsMeanwhileIsNamed() throws {
             try with { cluster in
                 let server = try cluster.primary(Cluster.quick + ["--no-restart"])
