@@ -68,10 +68,27 @@ package struct ParsedArguments: Equatable, Sendable {
     {
         let text = values[flag] ?? fallback
         guard let address = Self.address(text) else {
-            throw UsageError("\(flag) '\(text)': an address HOST:PORT is needed")
+            throw UsageError("\(flag) '\(text)': an address HOST:PORT is needed (\(Self.hostRule))")
         }
         return address
     }
+
+    package func host(_ flag: String) throws(UsageError) -> String? {
+        guard let text = values[flag] else { return nil }
+        guard Self.isHost(text) else {
+            throw UsageError("\(flag) '\(text)': a host is needed (\(Self.hostRule))")
+        }
+        return text
+    }
+
+    /// What can be told to others: addresses stand in lists and in lines.
+    private static func isHost(_ text: String) -> Bool {
+        (1...255).contains(text.utf8.count)
+            && text.utf8.allSatisfy { $0 > 32 && $0 < 127 && $0 != UInt8(ascii: ",") }
+    }
+
+    private static let hostRule =
+        "HOST: 1 to 255 printable ASCII characters without blank and comma"
 
     /// `HOST:PORT,HOST:PORT…`, at least one.
     package func addresses(_ flag: String, default fallback: String) throws(UsageError)
@@ -81,7 +98,8 @@ package struct ParsedArguments: Equatable, Sendable {
         var list: [(host: String, port: UInt16)] = []
         for part in text.split(separator: ",", omittingEmptySubsequences: false) {
             guard let address = Self.address(String(part)), list.count < 64 else {
-                throw UsageError("\(flag) '\(text)': addresses HOST:PORT,HOST:PORT are needed")
+                throw UsageError(
+                    "\(flag) '\(text)': addresses HOST:PORT,HOST:PORT are needed (\(Self.hostRule))")
             }
             list.append(address)
         }
@@ -94,6 +112,6 @@ package struct ParsedArguments: Equatable, Sendable {
         else { return nil }
         var host = text[..<colon]
         if host.hasPrefix("["), host.hasSuffix("]") { host = host.dropFirst().dropLast() }
-        return host.isEmpty ? nil : (String(host), port)
+        return isHost(String(host)) ? (String(host), port) : nil
     }
 }

@@ -10,6 +10,8 @@ package struct Recovered: Hashable, Sendable {
     package var snapshot: [UInt8]?
     /// The newest view known.
     package var view: View?
+    /// See `Standing.reign`.
+    package var reign: ViewNumber
     /// The log behind `op`, whether committed or not.
     package var entries: [Entry]
     /// See `Standing.committed`; not before `op`.
@@ -135,7 +137,8 @@ package struct Replay: Sendable {
             throw DecodeError("the entry from op \(first.first) reaches over the checkpoint's op")
         }
         return Recovered(
-            op: base.op, opView: base.view, snapshot: nil, view: standing.view, entries: entries,
+            op: base.op, opView: base.view, snapshot: nil, view: standing.view,
+            reign: standing.reign, entries: entries,
             committed: max(base.op, standing.committed),
             promised: standing.promised, accepted: standing.accepted, proposed: standing.proposed)
     }

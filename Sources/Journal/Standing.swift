@@ -17,6 +17,9 @@ package struct Standing: Hashable, Sendable {
     package var op: OpNumber
     /// The newest view known.
     package var view: View?
+    /// The first of the views up to `view` that followed each other with the same primary, as far as they
+    /// are at hand: a segment begins with the newest only, which is no later than its entries.
+    package var reign = ViewNumber(0)
     package var promised: Promise?
     package var accepted: Accepted?
     /// The highest view number under which the replica has proposed a view.
@@ -117,6 +120,10 @@ package struct Standing: Hashable, Sendable {
             guard new.number > view.number || new == view else {
                 throw DecodeError("two views of number \(new.number)")
             }
+        }
+        if new.number > (view?.number ?? ViewNumber(0)) {
+            let isSame = view?.primary.instance == new.primary.instance
+            if !isSame || new.number != view?.number.next { reign = new.number }
         }
         view = new
         // The choice of a view that is known, or passed, is over.

@@ -79,8 +79,9 @@ package enum Terminal {
     /// give their numbers to whatever it opens next, and write its messages into that.
     package static func openStandardDescriptors() {
         for number in CInt(0)...2 where clinux_fcntl_int(number, F_GETFD, 0) < 0 {
-            // The lowest free number is this one.
-            _ = uninterrupted { clinux_open("/dev/null", O_RDWR, 0) }
+            // The lowest free number is this one. Results that nobody can get must not seem to have been
+            // written.
+            _ = uninterrupted { clinux_open("/dev/null", number == 1 ? O_RDONLY : O_RDWR, 0) }
         }
     }
 

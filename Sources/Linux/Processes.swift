@@ -170,8 +170,7 @@ package struct SignalQueue: ~Copyable {
         for signal in signals { sigaddset(&set, signal) }
         pthread_sigmask(SIG_BLOCK, &set, nil)
         _ = Glibc.signal(SIGPIPE, SIG_IGN)
-        // Who ignores it has its children's ends go by unseen; that is inherited.
-        if signals.contains(SIGCHLD) { _ = Glibc.signal(SIGCHLD, SIG_DFL) }
+        if signals.contains(SIGCHLD) { Signals.noticeChildren() }
         let raw = clinux_signalfd(&set)
         guard raw >= 0 else { throw SystemError("signalfd") }
         fd = FileDescriptor(owning: raw)
@@ -191,6 +190,9 @@ package enum Signals {
     /// From here on a file that may not grow (`ulimit -f`) makes the call fail, as a full disk does,
     /// and does not end the process.
     package static func ignoreFileSizeLimit() { _ = Glibc.signal(SIGXFSZ, SIG_IGN) }
+
+    /// Who ignores SIGCHLD has its children's ends go by unseen, and that is inherited.
+    package static func noticeChildren() { _ = Glibc.signal(SIGCHLD, SIG_DFL) }
 
     package static let terminate = SIGTERM
     package static let interrupt = SIGINT

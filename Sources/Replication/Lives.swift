@@ -37,6 +37,12 @@ struct Lives: Equatable, Sendable {
 
     func haveEnded(_ instance: Instance) -> Bool { exited.contains(instance) }
 
+    /// Where the newest process of a member runs, which may be another place than the view says, and has
+    /// another number after each start of its machine.
+    func host(of member: Member) -> UInt64 {
+        newest.first { $0.instance == member.instance }?.host ?? member.host
+    }
+
     /// A path to it stands.
     mutating func connected(_ instance: Instance) { exited.removeAll { $0 == instance } }
 

@@ -22,6 +22,9 @@ package struct Recovered: Equatable, Sendable {
     package private(set) var reign = ViewNumber(0)
     /// Whether it has proposed the view after `view`.
     package private(set) var hasProposed = false
+    /// Whether it had a state of the service. One that was only about to join has heard of views, and
+    /// has nothing to lead with.
+    package private(set) var hasState: Bool
 
     /// A journal that begins behind `op`, where there is a checkpoint, or at 0; `hash`: of the log
     /// through that, whose last entry is of `view`.
@@ -32,20 +35,23 @@ package struct Recovered: Equatable, Sendable {
         opHash = hash
         opView = view
         committed = op
+        hasState = op.rawValue > 0
     }
 
     /// Behind a checkpoint of the state after `op`, with all that a journal has since.
     ///
     /// Throws: when no replica can have written these records.
     ///
-    /// `committed`: through this op it counts as committed, as far as the records' order tells, which may be
-    /// another here.
+    /// `committed`, `reign`: as the order tells in which the journal has its records, which may be another
+    /// here.
     package init(
-        op: OpNumber, hash: LogHash, view: ViewNumber, committed: OpNumber, records: [Record]
+        op: OpNumber, hash: LogHash, view: ViewNumber, committed: OpNumber, reign: ViewNumber,
+        records: [Record]
     ) throws(DecodeError) {
         self.init(op: op, hash: hash, view: view)
         for record in records { try replay(record) }
         self.committed = min(last, max(committed, self.committed))
+        self.reign = reign
     }
 
     package var last: OpNumber { log.last?.last ?? op }
@@ -60,6 +66,7 @@ package struct Recovered: Equatable, Sendable {
                 throw DecodeError("an entry from op \(entry.first) behind op \(last)")
             }
             log.append(entry)
+            hasState = true
             if let view, view.number == entry.view, view.backups.isEmpty { committed = entry.last }
         case .truncated(let after):
             committed = min(committed, after)
@@ -71,6 +78,7 @@ package struct Recovered: Equatable, Sendable {
         case .restored(let end, let hash):
             (op, opHash, opView, log) = (end.op, hash, end.view, [])
             committed = end.op
+            hasState = true
         case .view(let news):
             guard news.number > (view?.number ?? ViewNumber(0)) else { return }
             let isSame = view?.primary.instance == news.primary.instance

@@ -116,8 +116,12 @@ extension Replica {
         }
         guard isComplete || campaign.ticks >= timing.gatherTicks else { return }
         guard let choice = choice(view, campaign) else { return }
+        // Those who have not answered yet may show that it has not been decided; and nobody may be left to
+        // finish it.
+        let isOwn = choice.contains(me.instance)
+        guard isOwn || isComplete || campaign.ticks >= attemptTicks else { return }
         // A view without this replica is for others to finish, who may not have heard of it.
-        guard choice.contains(me.instance) else {
+        guard isOwn else {
             passOn(choice, campaign, into: &outbox)
             // They need longer than a try takes, or each new try would outbid them.
             let pause = 2 * attemptTicks

@@ -150,6 +150,9 @@ extension Replica {
             outbox.sendAfterSync.append(Envelope(to: from, .view(view)))
             return
         }
+        // It has executed what this primary has not heard of: not the newcomer is out of place, and it has
+        // told of the later view already.
+        guard has.end.view <= view.number else { return }
         if let index = learnerIndex(from, join) {
             // Only to say that it is still there.
             learners[index].ticksSinceHeard = 0

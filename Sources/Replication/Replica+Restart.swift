@@ -28,7 +28,7 @@ extension Replica {
         (commitMax, matched) = (recovered.committed, recovered.committed)
         commitHash = recovered.opHash
         commitView = recovered.opView
-        hasState = view != nil
+        hasState = recovered.hasState || view?.contains(me.instance) == true
         acceptor = Acceptor(granted: recovered.promised, accepted: recovered.accepted)
         counterSeen = recovered.promised?.counter ?? 0
         (isProofVoid, hasRestarted) = (true, true)

@@ -68,7 +68,8 @@ extension Replica {
             let chosen = (today + fresh).prefix(wanted)
             return (members.map(\.instance) + chosen).sorted()
         }
-        if members.count == 2, members[0].host != members[1].host { return [primary.instance] }
+        let hosts = members.map { $0.instance == me.instance ? me.host : lives.host(of: $0) }
+        if hosts.count == 2, hosts[0] != hosts[1] { return [primary.instance] }
         return members.map(\.instance).sorted()
     }
 
@@ -209,6 +210,9 @@ extension Replica {
         let oldProgress = zip(old?.backups ?? [], progress).map { ($0.0.instance, $0.1) }
         let oldLearners = learners
         let oldHealth = health
+        // What the others have of this replica's log is not known before they attach, unless it has led
+        // all the time: its disk may have lost this very view.
+        let isToBeCompared = isUncompared || hasRestarted && campaign?.proposal != next
 
         learnOfView(next, into: &outbox)
         clearViewState()
@@ -234,6 +238,8 @@ extension Replica {
                 outbox.records.append(.truncated(after: op))
             }
             matched = op
+            isUncompared =
+                isToBeCompared && !next.backups.isEmpty && breakage != .lostEndUnnoticed
             progress = next.backups.map { backup in
                 if var known = oldProgress.first(where: { $0.0 == backup.instance })?.1 {
                     // What it had it still has: it drops nothing before it follows another.

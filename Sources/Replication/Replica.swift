@@ -167,8 +167,9 @@ package struct Replica: Equatable, Sendable {
     /// What others have said to be committed in this view, or before it. After a restart it may be more
     /// than `commitMax`. Its next view says so.
     var heardCommitted = LogEnd.beginning
-    /// This primary was dead, and not all its backups have attached since. Only then does it know
-    /// that its disk has all that it had, and takes requests. They could not be committed before.
+    /// This primary was dead, and not all its backups have attached since, or since it heard of a view in
+    /// which it leads. Only then does it know that its disk has all that it had, and takes requests. They
+    /// could not be committed before.
     var isUncompared = false
     /// Client witnesses connected here, ascending.
     var witnessesHere: [Instance] = []

@@ -159,6 +159,11 @@ extension Server {
                 }
                 start = next
             case .malformed(let error):
+                // What stands before it is not done yet.
+                guard connection.gate == nil, connection.readAfter <= now else {
+                    if connection.gate == nil { postpone(connection) }
+                    return start
+                }
                 fail(connection, "ERR protocol error: \(error.text)")
                 return bytes.count
             }

@@ -52,7 +52,8 @@ extension Server {
         let turn = batch
         batch.removeAll()
         leases.proposed(through: base + UInt64(turn.count))
-        step(.propose(turn, time: Clock.wallMilliseconds()))
+        let time = Clock.wallMilliseconds()
+        for part in turn.parts() { step(.propose(part, time: time)) }
     }
 
     /// Nothing of the turn was proposed, so it may safely be sent elsewhere.
@@ -118,16 +119,13 @@ extension Server {
             let before = connection.outputCount
             switch waiter.kind {
             case .reply(let reply): connection.write { reply.encode(into: &$0) }
-            case .joined(let reply, let voter, let from):
+            case .joined(.ok, let voter, let from):
+                completeJoin(connection, voter, from: from, isWritten: true)
+            case .joined(let reply, _, _):
                 connection.write { reply.encode(into: &$0) }
-                if case .ok = reply {
-                    admitVoter(connection, voter, from: from)
-                } else {
-                    notJoined(connection)
-                }
+                notJoined(connection)
             case .rejoin(let voter, let from):
-                connection.write(RESP.ok)
-                admitVoter(connection, voter, from: from)
+                completeJoin(connection, voter, from: from, isWritten: false)
             case .read(let read): answer(read, connection)
             case .bytes(let bytes): connection.write(bytes)
             case .request, .join: preconditionFailure("op \(waiter.op) was executed unanswered")

@@ -103,16 +103,16 @@ package final class Durable {
         return recovered
     }
 
-    /// Opens `folder`. `peerView` is asked only when the journal alone does not suffice: for the
-    /// newest view of the service that another replica is in, nil if none answers. What people
-    /// should know is told to `say`.
+    /// Opens `folder`; `service`, `id`: what it must be of, if it is not blank. `peerView` is asked only when
+    /// the journal alone does not suffice: for the newest view of the service that another replica is in,
+    /// nil if none answers. What people should know is told to `say`.
     package static func open(
-        folder: String, id: ReplicaID?, options: Store.Options,
+        folder: String, service: ServiceID?, id: Store.WantedID, options: Store.Options,
         peerView: (ServiceID) -> ViewNumber?, say: (String) -> Void
     ) throws(StoreError) -> Durable {
         let helpers = try Helpers.start()
         var store = try Store(
-            folder: folder, service: nil, id: id, options: helpers.serve(options))
+            folder: folder, service: service, id: id, options: helpers.serve(options))
         guard let identity = store.identity else { return Durable(store, helpers, nil, nil) }
         let rotten = (store.survey?.checkpoints ?? []).compactMap { report in
             report.flaw.map {
@@ -198,7 +198,7 @@ package final class Durable {
     {
         let helpers = try Helpers.start()
         let store = try Store(
-            folder: folder, service: nil, id: nil, options: helpers.serve(options))
+            folder: folder, service: nil, options: helpers.serve(options))
         if let identity = store.identity {
             guard store.survey?.standing.view != nil else {
                 throw .refused(
@@ -223,7 +223,8 @@ package final class Durable {
         do throws(DecodeError) {
             return try Replication.Recovered(
                 op: recovered.op, hash: executor.hash, view: executor.view,
-                committed: recovered.committed, records: recovered.records)
+                committed: recovered.committed, reign: recovered.reign,
+                records: recovered.records)
         } catch {
             preconditionFailure("the journal contradicts itself: \(error.text)")
         }

@@ -129,7 +129,7 @@ extension Server {
     func beginJoining() {
         // What it was alone in it has executed, and says so when it joins.
         if replica.view != nil { step(.resume) }
-        joining.target = settings.peers.first
+        joining.target = settings.peers.first ?? replica.view?.primary.address
         joining.nextDial = now
         joining.startAt = now + settings.joinAfterMilliseconds * 1_000_000
         joining.isDeciding = settings.startsAsPrimary && service == nil && !mayBeMissed

@@ -142,7 +142,6 @@ extension Server {
             dropUnconfirmed(instance)
             close(older)
         }
-        joining.delay = Joining.delayMin
         let silence = settings.heartbeatMilliseconds * settings.misses
         Sockets.setPatience(connection.fd.raw, milliseconds: max(20_000, 2 * silence))
         // The heartbeats are to go where this connection goes.
@@ -197,6 +196,7 @@ extension Server {
         switch hello.status {
         case .member:
             guard let view = hello.view, let theirs = hello.service else { return }
+            joining.delay = Joining.delayMin
             if joining.isDeciding, joining.restoration != nil {
                 refuseToRestore(besides: theirs, at: hello.member.address)
                 return
@@ -227,8 +227,9 @@ extension Server {
             {
                 createService("the replica at \(hello.member.address) has the lower id")
             } else {
-                joining.retrySoon(now)
+                // First: where a connection breaks that was of use it is to look again at once.
                 close(connection)
+                joining.retrySoon(now)
             }
         case .fresh, .joining:
             if joining.isDeciding, hello.status == .fresh {
@@ -237,8 +238,8 @@ extension Server {
                 if let view = hello.view, view.primary.address != me.address {
                     joining.target = view.primary.address
                 }
-                joining.backOff(now)
                 if !joining.isDeciding { close(connection) }
+                joining.backOff(now)
             }
         }
     }

@@ -105,8 +105,14 @@ extension Server {
         guard let partner = restart.partner else {
             return settings.peers.first { $0.host == me.address.host } ?? anyPort
         }
-        let isFree = partner.host == me.host && replica.isProvedDead(partner.instance)
+        let isFree = isHere(partner) && replica.isProvedDead(partner.instance)
         return isFree ? partner.address : anyPort
+    }
+
+    /// Whether it is, or was, on this host, as it has said itself: a view may be from before the last start
+    /// of the machine, which has another number since.
+    private func isHere(_ member: Member) -> Bool {
+        (peers[member.instance]?.member ?? member).host == me.host
     }
 
     /// Where the lost replica had its journal, which makes the replacement that replica again, with
@@ -114,7 +120,7 @@ extension Server {
     private var replacementFolder: String? {
         guard let own = settings.dataFolder else { return nil }
         var folders: [String] = []
-        if let partner = restart.partner, partner.host == me.host,
+        if let partner = restart.partner, isHere(partner),
             let folder = peers[partner.instance]?.folder
         {
             folders.append(folder)
@@ -126,9 +132,10 @@ extension Server {
     }
 
     /// A replica on this disk that nobody needs any more must not keep a port and a folder from
-    /// those who start the lost one by hand.
+    /// those who start the lost one by hand. And a folder that is there already may be another service's.
     private var folderFlags: [String] {
-        replacementFolder.map { ["--data", $0, "--started-by", "\(me.pid)"] } ?? []
+        guard let folder = replacementFolder, let service else { return [] }
+        return ["--data", folder, "--started-by", "\(me.pid)", "--service", "\(service)"]
     }
 
     private func failSpawn(_ reason: String) {

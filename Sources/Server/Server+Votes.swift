@@ -199,8 +199,7 @@ extension Server {
             index += 2
         }
         guard isList else { return .results(from: from ?? 1, count: count) }
-        let recent = UInt64(max(0, executor.service.polls.records.count - count)) + 1
-        return .list(from: from ?? recent, count: count)
+        return .list(from: from, count: count)
     }
 
     // MARK: Joining
@@ -223,16 +222,9 @@ extension Server {
             replyError(connection, "ERR this connection has joined as \(text); VOTE.LEAVE first")
             return
         }
-        if let holder = voterConnection(name), holder !== connection {
-            guard holder.witness == nil, connection.witness != nil,
-                holder.isSupersededBy(connection)
-            else {
-                replyError(
-                    connection,
-                    "NAMEINUSE another connection has joined as "
-                        + String(decoding: name, as: UTF8.self))
-                return
-            }
+        guard !isTaken(name, for: connection) else {
+            replyError(connection, Self.takenText(name))
+            return
         }
         connection.voterName = name
         let isKnown =
@@ -244,6 +236,39 @@ extension Server {
         }
         batch.append(Request(command: PollCommand.join(voter: name).encode()))
         wait(connection, .join(voter: name, from: from))
+    }
+
+    /// Whether another connection has joined under this name that this one does not supersede.
+    private func isTaken(_ name: [UInt8], for connection: Connection) -> Bool {
+        guard let holder = voterConnection(name), holder !== connection else { return false }
+        return holder.witness != nil || connection.witness == nil
+            || !holder.isSupersededBy(connection)
+    }
+
+    private static func takenText(_ name: [UInt8]) -> String {
+        "NAMEINUSE another connection has joined as \(String(decoding: name, as: UTF8.self))"
+    }
+
+    /// Answers one who joins, now that all before it is executed and the view stands. Two may have asked for
+    /// the name at the same moment; and who needed not be written down may have been taken off the roll
+    /// meanwhile, by what a log had in it that was not executed yet, or as one who was away.
+    func completeJoin(_ connection: Connection, _ name: [UInt8], from: UInt64?, isWritten: Bool) {
+        let place = executor.service.polls.voterPlace(name)
+        let isOnRoll =
+            place.map(executor.service.polls.isJoined) ?? false
+            && executor.op.rawValue >= lastLeave
+        let text: String
+        if isTaken(name, for: connection) {
+            text = Self.takenText(name)
+        } else if isWritten || isOnRoll {
+            connection.write(RESP.ok)
+            admitVoter(connection, name, from: from)
+            return
+        } else {
+            text = "TRYAGAIN the voter has been taken off the roll meanwhile"
+        }
+        connection.write { RESP.error(text, into: &$0) }
+        notJoined(connection)
     }
 
     func voterConnection(_ name: [UInt8]) -> Connection? {
@@ -349,7 +374,8 @@ extension Server {
                     Self.writeResult(vote, record, into: &bytes)
                 }
             case .list(let from, let count):
-                let first = max(1, from)
+                let recent = UInt64(max(0, polls.records.count - count)) + 1
+                let first = max(1, from ?? recent)
                 let last = min(UInt64(polls.records.count), first + UInt64(count) - 1)
                 RESP.array(first <= last ? Int(last - first + 1) : 0, into: &bytes)
                 guard count > 0, first <= last else { return }

@@ -22,7 +22,8 @@ struct Waiter {
     enum Read {
         case result(UInt64)
         case results(from: UInt64, count: Int)
-        case list(from: UInt64, count: Int)
+        /// `from` nil: the last ones.
+        case list(from: UInt64?, count: Int)
         case rooms(Catalogue.List)
         case check(room: [UInt8])
         /// CLIENT TRACKING ON LEASE

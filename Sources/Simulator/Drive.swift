@@ -85,7 +85,7 @@ final class Drive {
 
     func open() throws(StoreError) -> OpenStore {
         OpenStore(
-            try Store(folder: Self.folder, service: nil, id: nil, disk: disk, options: options))
+            try Store(folder: Self.folder, service: nil, disk: disk, options: options))
     }
 }
 

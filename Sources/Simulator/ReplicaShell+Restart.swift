@@ -168,7 +168,7 @@ extension Simulation {
                 } ?? Executor()
             state = try Replication.Recovered(
                 op: recovered.op, hash: executor.hash, view: executor.view,
-                committed: recovered.committed,
+                committed: recovered.committed, reign: recovered.reign,
                 records: recovered.records)
             let mayLack = drive.isForgetful || drive.lost?.isNew ?? false
             try drive.ledger.resume(state, isForgetful: mayLack)

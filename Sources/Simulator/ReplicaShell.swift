@@ -121,7 +121,8 @@ extension Simulation {
             } else {
                 backOff(process)
             }
-        case .stalled:
+        case .stalled(let reason):
+            tell { "replica \(process.number): \(reason)" }
             if let fork = process.replica.fork {
                 let text = "replica \(process.number) has come upon \(fork)"
                 fail(Violation(.safety, rule: "one history", text))

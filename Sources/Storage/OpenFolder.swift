@@ -54,7 +54,7 @@ extension Store {
     /// Whose the folder is and what is in it; nils when it is blank.
     static func look(
         _ folder: String, _ disk: any Disk, _ names: [String], _ service: ServiceID?,
-        _ id: ReplicaID?
+        _ id: WantedID
     ) throws(StoreError) -> (Identity?, Survey?) {
         guard names.contains("identity") else {
             try checkBlank(folder, disk, names)
@@ -75,8 +75,10 @@ extension Store {
             throw .refused(
                 path: folder, reason: "of service \(identity.service), not of \(service)")
         }
-        if let id, id != identity.id {
-            throw .refused(path: folder, reason: "of the replica with id \(identity.id), not \(id)")
+        guard id.isMet(by: identity.id) else {
+            let wanted = id.description(insteadOf: identity.id)
+            throw .refused(
+                path: folder, reason: "of the replica with id \(identity.id), not \(wanted)")
         }
         let survey = try system { () throws(SystemError) in
             try Survey(

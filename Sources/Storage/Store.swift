@@ -70,6 +70,26 @@ package struct Store: ~Copyable {
         package var checkpoints = 0
     }
 
+    /// What an operator has said of a replica's id; nil: what it is already.
+    package struct WantedID: Equatable, Sendable {
+        package var priority: UInt64?
+        package var id: UInt64?
+
+        package init(priority: UInt64? = nil, id: UInt64? = nil) {
+            self.priority = priority
+            self.id = id
+        }
+
+        func isMet(by given: ReplicaID) -> Bool {
+            (id ?? given.id) == given.id && (priority ?? given.priority) == given.priority
+        }
+
+        /// As it would be called instead of `given`.
+        func description(insteadOf given: ReplicaID) -> String {
+            ReplicaID(priority: priority ?? given.priority, id: id ?? given.id).description
+        }
+    }
+
     /// What `resume` came to.
     package struct Resumption: Sendable {
         package let verdict: Verdict
@@ -119,13 +139,13 @@ package struct Store: ~Copyable {
     var birth: SegmentBirth?
 
     /// Opens the folder, which is made where it is missing, and looks through what is in it.
-    /// `service`, `id`: what it must be of; nil: whatever it is of.
+    /// `service`, `id`: what it must be of, as far as they are given.
     ///
     /// Throws: the folder or a file cannot be read or made; another process uses it; it is of
     /// another service, replica or format.
     package init(
-        folder: String, service: ServiceID?, id: ReplicaID?, disk: any Disk = LinuxDisk(),
-        options: Options = Options()
+        folder: String, service: ServiceID?, id: WantedID = WantedID(),
+        disk: any Disk = LinuxDisk(), options: Options = Options()
     ) throws(StoreError) {
         self.folder = folder
         self.disk = disk
@@ -235,7 +255,9 @@ package struct Store: ~Copyable {
             try store.disk.syncFolder(path)
             try store.disk.syncFolder(store.folder)
         }
-        if let old = self.identity { former.append(old.instance) }
+        if let old = self.identity {
+            former = former.suffix(Self.formerMax - 1) + [old.instance]
+        }
         aside = path
         self.identity = nil
         try create(identity)

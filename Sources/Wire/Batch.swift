@@ -31,6 +31,9 @@ package struct Batch: Hashable, Sendable {
 
     /// A batch with more is proposed at once; with the largest command it still fits a message.
     package static let bytesMax = 1 << 20
+    /// What is proposed at once goes into entries of little over this: one that came whole or not at all
+    /// would seem to be silence on a slow way, over a client that has a few Mbit/s.
+    package static let partBytes = 64 << 10
 
     package init() {}
 
@@ -69,6 +72,24 @@ package struct Batch: Hashable, Sendable {
     package mutating func removeAll() {
         count = 0
         bytes = []
+    }
+
+    /// The same requests in the same order, parted where one has become larger than `partBytes`.
+    package func parts() -> [Batch] {
+        guard bytes.count > Self.partBytes else { return [self] }
+        var parts: [Batch] = []
+        var reader = BatchReader()
+        var (start, count) = (0, 0)
+        while reader.nextValid(bytes.span) {
+            count += 1
+            let end = reader.command.upperBound
+            guard end - start > Self.partBytes || end == bytes.count else { continue }
+            var part = Batch()
+            (part.bytes, part.count) = (Array(bytes[start..<end]), count)
+            parts.append(part)
+            (start, count) = (end, 0)
+        }
+        return parts
     }
 
     private mutating func appendHeader(_ call: Request.Call?, length: Int) {

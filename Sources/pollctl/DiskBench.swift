@@ -92,7 +92,7 @@ struct DiskBench {
     private func append(_ path: String, bytesPerTurn: Int, _ interrupts: Interrupts) throws
         -> Rate
     {
-        var store = try Store(folder: path, service: nil, id: nil)
+        var store = try Store(folder: path, service: nil)
         try store.create(Self.identity)
         let clock = Stopwatch()
         var op: UInt64 = 0
@@ -117,7 +117,7 @@ struct DiskBench {
     {
         var options = Store.Options()
         options.durability = .never
-        var store = try Store(folder: path, service: nil, id: nil, options: options)
+        var store = try Store(folder: path, service: nil, options: options)
         try store.create(Self.identity)
         let clock = Stopwatch()
         for op in 1...UInt64(entries) {
@@ -138,7 +138,7 @@ struct DiskBench {
     private func recover(_ path: String) throws -> (Recovery, (call: Double, whole: Double)) {
         let before = ProcessTree.processorTicks(Processes.pid) ?? 0
         let clock = Stopwatch()
-        var store = try Store(folder: path, service: nil, id: nil)
+        var store = try Store(folder: path, service: nil)
         let last = try resume(&store)
         let ticks = (ProcessTree.processorTicks(Processes.pid) ?? 0) - before
         // The kernel's ticks are hundredths of a second.

@@ -16,6 +16,7 @@ final class Household {
     private let strangers: [Int32]
 
     init(purpose: String) throws(Failure) {
+        Signals.noticeChildren()
         interrupts = try Interrupts("everything that was started has been ended")
         do throws(SystemError) {
             programs = Self.folder(of: try Processes.executablePath())

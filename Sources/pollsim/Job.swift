@@ -111,7 +111,7 @@ struct Job: Sendable {
         let board = Board(Tally(next: first, working: threads))
         let start = Clock.monotonicNanoseconds()
         let end = milliseconds.map { start + $0 * 1_000_000 }
-        let last = first &+ count
+        let last = first + count
         for _ in 0..<threads {
             try Threads.detach {
                 work(board, last: last, end: end)
@@ -147,7 +147,7 @@ struct Job: Sendable {
             let seeds: Range<UInt64>? = board.tally.withLock { tally in
                 guard !isOver, tally.failure == nil, tally.next < last else { return nil }
                 let from = tally.next
-                tally.next = min(last, from + Self.portion)
+                tally.next = from + min(last - from, Self.portion)
                 return from..<tally.next
             }
             guard let seeds else { return }

@@ -67,6 +67,9 @@ enum PollSim {
     }
 
     private static func run(_ arguments: ParsedArguments) throws {
+        if let stray = arguments.operands.first {
+            throw UsageError("unexpected argument '\(stray)' (one seed: --seed \(stray))")
+        }
         var job = Job()
         if let name = arguments.string("--shape") {
             _ = try arguments.choice("--shape", default: "", of: Shape.allCases.map(\.rawValue))
@@ -100,15 +103,18 @@ enum PollSim {
         job.printsDigests = arguments.isSet("--digests")
         job.isSurvey = arguments.isSet("--survey")
         if arguments.isSet("--minutes") {
-            let text = arguments.string("--minutes") ?? ""
-            if let minutes = UInt64(text), minutes > 0 {
+            if UInt64(arguments.string("--minutes") ?? "") != nil {
+                let minutes = try arguments.number("--minutes", default: 0, in: 1...100_000)
                 job.milliseconds = minutes * 60_000
             } else {
                 job.milliseconds = try arguments.milliseconds("--minutes", default: 0)
             }
-            job.count = .max >> 1
+            job.count = .max - job.first
         } else {
             job.count = try arguments.number("--seeds", default: 100_000, in: 1...1 << 40)
+        }
+        guard job.first <= .max - job.count else {
+            throw UsageError("--from \(job.first): there are not so many seeds behind it")
         }
         job.threads = Int(
             try arguments.number(

@@ -75,6 +75,7 @@ enum PollServer {
             "--advertise-host", value: "HOST", hidden: true,
             "as --advertise, at the port that this server gets"),
         Flag("--started-by", value: "PID", hidden: true, "end with this one until a member"),
+        Flag("--service", value: "ID", hidden: true, "what --data must be of, if not blank"),
     ]
 
     private static let syntax = CommandLineSyntax(
@@ -95,7 +96,7 @@ enum PollServer {
             after: "", exitCode: ExitCode.software.rawValue)
         do {
             switch try syntax.parse(Array(CommandLine.arguments.dropFirst())) {
-            case .show(let text): Terminal.print(text)
+            case .show(let text): try Terminal.write(text)
             case .run(let arguments):
                 Terminal.exit(try server(arguments).run())
             }
@@ -178,11 +179,21 @@ enum PollServer {
             try Int(arguments.number("--segment", default: 64, in: 1...1_024)) << 20
         options.durability = durability == "never" ? .never : .always
         if isNew { return try Durable.openBlank(folder: folder, options: options) }
-        let isIDGiven = arguments.isSet("--id") || arguments.isSet("--priority")
+        let wanted = Store.WantedID(
+            priority: arguments.isSet("--priority") ? settings.id.priority : nil,
+            id: arguments.isSet("--id") ? settings.id.id : nil)
         return try Durable.open(
-            folder: folder, id: isIDGiven ? settings.id : nil, options: options,
+            folder: folder, service: try service(arguments), id: wanted, options: options,
             peerView: { service in peerView(of: service, settings.peers) },
             say: { Terminal.message("pollsrv: \($0)") })
+    }
+
+    private static func service(_ arguments: ParsedArguments) throws -> ServiceID? {
+        guard let text = arguments.string("--service") else { return nil }
+        guard let service = ServiceID(text: text) else {
+            throw UsageError("--service '\(text)': 32 hexadecimal digits are needed")
+        }
+        return service
     }
 
     /// The others may have been started at the same moment.
@@ -224,7 +235,7 @@ enum PollServer {
             }
             settings.advertised = Address(host: told.host, port: told.port)
         }
-        settings.advertisedHost = arguments.string("--advertise-host")
+        settings.advertisedHost = try arguments.host("--advertise-host")
         try checkReach(settings)
         settings.heartbeatMilliseconds = try arguments.milliseconds(
             "--heartbeat", default: 1_000, in: 10...3_600_000)

@@ -47,6 +47,25 @@ import Wire
         #expect(replay.standing == standing)
     }
 
+    /// Entries of views before the newest are its primary's as well if that has led all the time.
+    @Test func theReignIsNotLostWithTheOrder() throws {
+        func reign(_ views: [View]) throws -> ViewNumber {
+            var replay = Replay(base: .beginning, firstOp: OpNumber(1))
+            try replay.take(.view(views[0]))
+            try replay.take(.entry(Self.entry(1, view: views[0].number.rawValue)))
+            // The last one twice, as at a segment's beginning.
+            for view in views.dropFirst() + views.suffix(1) { try replay.take(.view(view)) }
+            return try replay.recovered().reign
+        }
+        var same = Self.view(4)
+        same.primary = Self.view(3).primary
+        var later = same
+        later.number = ViewNumber(5)
+        #expect(try reign([Self.view(3), same, later]) == ViewNumber(3))
+        #expect(try reign([Self.view(3), later]) == ViewNumber(5))
+        #expect(try reign([Self.view(3), Self.view(4)]) == ViewNumber(4))
+    }
+
     /// A state that no checkpoint has, unless the log goes back to one that there is.
     @Test func stateThatIsMissing() throws {
         var replay = Replay(base: .beginning, firstOp: OpNumber(1))

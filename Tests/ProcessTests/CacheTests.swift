@@ -127,6 +127,18 @@ extension ProcessSuite {
             }
         }
 
+        @Test func nonsenseBehindAWaitingReservationWaitsToo() throws {
+            try withPrimary { connect, _ in
+                let (reader, writer) = (try connect(), try connect())
+                try cache(reader, "SA318")
+                try send(writer, "ROOM.RESERVE SA318 \(slot)", "*x")
+                #expect(try writer.receive() == confirmed)
+                let error = try writer.receive().description
+                #expect(error.hasPrefix("-ERR protocol error"), "\(error)")
+                #expect(writer.isClosed())
+            }
+        }
+
         @Test func aSilentCacheIsWaitedForUntilItsLeaseEnds() throws {
             try withPrimary { connect, _ in
                 try inOneOfThree { round in

@@ -139,6 +139,41 @@ extension ProcessSuite {
             #expect(cluster.port(of: pair, "primary_address") == port)
         }
 
+        /// `DIR-backup` may be there already: of a service whose other folder was removed.
+        @Test func anotherServicesFolderIsPassedOver() throws {
+            let cluster = try Cluster()
+            defer { cluster.end() }
+            // Alone in its last view it would lead again, under the address of the other server.
+            let old = try cluster.primary(flags(cluster, "a-backup", ["--no-restart"]))
+            _ = try cluster.eventually("the old service") { cluster.leader }
+            Foundation.kill(old.processIdentifier, SIGKILL)
+            old.waitUntilExit()
+            try cluster.primary(flags(cluster, "a"))
+            let info = try cluster.waitForPair()
+            #expect(info["service"] == (try cluster.info(cluster.port(of: info))["service"]))
+            #expect(cluster.said("primary", "err").contains("a-backup-2"), "\(cluster.words)")
+            #expect(cluster.said("primary", "err").contains("a-backup: of service"))
+        }
+
+        /// The id is made up where only the priority is given; the folder keeps it.
+        @Test func theSamePriorityFindsItsFolder() throws {
+            let cluster = try Cluster()
+            defer { cluster.end() }
+            var ids: [String?] = []
+            for _ in 0..<2 {
+                let server = try cluster.primary(
+                    flags(cluster, "a", ["--no-restart", "--priority", "5"]))
+                _ = try cluster.eventually("it to lead") { cluster.leader }
+                ids.append(try cluster.info(cluster.ports[0])["id"])
+                Foundation.kill(server.processIdentifier, SIGKILL)
+                server.waitUntilExit()
+            }
+            #expect(ids[0] != nil && ids[0] == ids[1])
+            try cluster.primary(flags(cluster, "a", ["--priority", "6"]))
+            #expect(try cluster.waitForExit("primary") == 74)
+            #expect(cluster.said("primary", "err").contains("(priority 5), not"))
+        }
+
         /// Neither one that leads, which would give up its backup, nor one that has nothing to lead with.
         @Test func nobodyElseIsPromoted() throws {
             let cluster = try Cluster()

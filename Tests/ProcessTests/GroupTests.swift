@@ -428,6 +428,22 @@ extension ProcessSuite {
             }
         }
 
+        /// The members that its folder names are asked, where the command line names none.
+        @Test func theFirstOneComesBackAfterItHasLeft() throws {
+            try with([10, 20]) { cluster, group in
+                let data = ["--data", cluster.folder.appending(path: "first").path]
+                let first = try group.start(20, isFirst: true, data)
+                try group.waitFor(leader: 20, members: 1)
+                try group.start(10)
+                try group.waitFor(leader: 20, members: 2)
+                first.terminate()
+                #expect(try cluster.waitForExit("s20") == 0)
+                try group.waitFor(leader: 10, members: 1)
+                try group.start(20, isFirst: true, data)
+                try group.waitFor(leader: 20, members: 2)
+            }
+        }
+
         @Test(arguments: [
             ("--primary --join 127.0.0.1:1", "--join makes this server a backup"),
             ("--join 127.0.0.1:1 --peer 127.0.0.1:2", "give one of them"),
@@ -435,6 +451,8 @@ extension ProcessSuite {
             ("--election bully --peer 127.0.0.1:1", "say --primary or --backup, or use --join"),
             ("--election ring", "must be one of sticky, bully"),
             ("--primary --backup", "not both"),
+            ("--primary --advertise a:1,b:2", "without blank and comma"),
+            ("--primary --advertise b\u{fc}cher:1", "printable ASCII"),
             ("--id 7", "one of --primary, --backup, --join and --election bully is needed"),
         ]) func wrongFlags(flags: String, words: String) throws {
             let cluster = try Cluster()

@@ -6,10 +6,10 @@ import Wire
 /// A view of replica 1, its primary, and replica 2, on one host, and either of them as it comes back
 /// into that from its disk.
 enum PairFixture {
-    static func member(_ number: UInt64, pid: UInt64? = nil) -> Member {
+    static func member(_ number: UInt64, pid: UInt64? = nil, host: UInt64 = 1) -> Member {
         Member(
             id: ReplicaID(id: number), instance: Instance(number),
-            address: Address(host: "h", port: UInt16(number)), host: 1, pid: pid ?? number)
+            address: Address(host: "h", port: UInt16(number)), host: host, pid: pid ?? number)
     }
 
     static let view = View(
@@ -23,17 +23,17 @@ enum PairFixture {
     }
 
     /// Replica 1 or 2, back with these entries and connected with the other.
-    static func replica(_ number: UInt64, _ log: [Entry], election: Election = .sticky) throws
-        -> Replica
-    {
+    static func replica(
+        _ number: UInt64, _ log: [Entry], election: Election = .sticky, host: UInt64 = 1
+    ) throws -> Replica {
         let records = log.map { Record.entry($0) } + [.view(view)]
         var replica = Replica(
-            me: member(number, pid: 100 + number),
+            me: member(number, pid: 100 + number, host: host),
             timing: Timing(suspectTicks: 50, beatTicks: 10), membersMax: 2, election: election,
             seed: 1,
             recovered: try Recovered(
                 op: OpNumber(0), hash: .beginning, view: ViewNumber(0),
-                committed: OpNumber(0), records: records))
+                committed: OpNumber(0), reign: view.number, records: records))
         var outbox = Outbox()
         replica.step(.resume, into: &outbox)
         replica.step(.linkUp(Instance(3 - number)), into: &outbox)

@@ -46,6 +46,108 @@ import Wire
         #expect(tries.count > 1, "asked once, it asks no more")
     }
 
+    /// What it has lost may be this very view, and an op of it: requests wait until the backup shows what
+    /// it has.
+    @Test func aViewThatWasForgottenIsComparedToo() throws {
+        var primary = try PairFixture.replica(1, [])
+        var next = PairFixture.view
+        next.number = ViewNumber(3)
+        _ = PairFixture.give(.view(next), to: &primary)
+        #expect(primary.isPrimary && !primary.acceptsRequests)
+        let hash = PairFixture.entry(1, after: .beginning).hash
+        _ = PairFixture.give(
+            .attach(view: next.number, op: OpNumber(1), hash: hash), to: &primary)
+        #expect(primary.missing?.op == OpNumber(1) && primary.fork == nil)
+        primary = try PairFixture.replica(1, [])
+        _ = PairFixture.give(.view(next), to: &primary)
+        _ = PairFixture.give(
+            .attach(view: next.number, op: OpNumber(0), hash: .beginning), to: &primary)
+        #expect(primary.acceptsRequests)
+    }
+
+    /// Who has executed more may be of a later view, of which this primary has not heard.
+    @Test(arguments: [2, 3]) func whoHasMoreOfALaterViewIsNotSentAway(view: UInt64) throws {
+        var primary = try PairFixture.replica(1, [])
+        _ = PairFixture.give(Self.attach, to: &primary)
+        let newcomer = PairFixture.member(3)
+        let end = LogEnd(view: ViewNumber(view), op: OpNumber(20))
+        let outbox = PairFixture.give(
+            .join(JoinID(1), newcomer, end: end, hash: .beginning), to: &primary,
+            from: newcomer.instance)
+        let isRefused = outbox.send.contains { envelope in
+            if case .joinRefused = envelope.message { true } else { false }
+        }
+        #expect(isRefused == (view == 2))
+    }
+
+    /// A view that one elector has accepted, and that nobody is left to finish, need not be waited for once
+    /// the last one has answered, who is far away.
+    @Test func theLastAnswerIsWaitedFor() throws {
+        let clients = [10, 11, 12].map { Instance($0) }
+        var view = PairFixture.view
+        view.electorate += clients
+        var recovered = Recovered()
+        try recovered.replay(.view(view))
+        var backup = Replica(
+            me: PairFixture.member(2), timing: Timing(suspectTicks: 50, beatTicks: 10),
+            membersMax: 2, seed: 1, recovered: recovered)
+        var outbox = Outbox()
+        backup.step(.resume, into: &outbox)
+        backup.step(.witnesses(clients), into: &outbox)
+        backup.step(.exited(Instance(1), nil), into: &outbox)
+        let attempt = try #require(backup.campaign?.attempt)
+        let alone = View(
+            number: ViewNumber(3), primary: PairFixture.member(1), backups: [],
+            electorate: [Instance(1)], base: .beginning)
+        let first = Accepted(attempt: Attempt(counter: 0, proposer: Instance(1)), view: alone)
+        func answer(_ client: Int, _ accepted: Accepted?) {
+            let grant = Message.grant(
+                number: ViewNumber(3), attempt: attempt, committed: .beginning, end: .beginning,
+                accepted: accepted)
+            _ = PairFixture.give(grant, to: &backup, from: clients[client])
+        }
+        answer(0, first)
+        answer(1, nil)
+        for _ in 0..<10 { backup.step(.tick, into: &outbox) }
+        #expect(backup.campaign?.attempt == attempt)
+        answer(2, nil)
+        #expect(backup.campaign?.proposal?.members.map(\.instance) == [Instance(2)])
+    }
+
+    /// A machine has another number after each of its starts, which the view does not know yet: the two
+    /// still decide together, by the proof of the other's end.
+    @Test(arguments: [7, 8]) func aRebootMakesNoTwoHosts(hostOfBackup: UInt64) throws {
+        var primary = try PairFixture.replica(1, [], host: 7)
+        var outbox = Outbox()
+        let backup = PairFixture.member(2, pid: 102, host: hostOfBackup)
+        primary.step(.met(Life(backup), knowing: PairFixture.view), into: &outbox)
+        _ = PairFixture.give(Self.attach, to: &primary)
+        for _ in 0..<300 {
+            primary.step(.heard(backup.instance), into: &outbox)
+            primary.step(.tick, into: &outbox)
+        }
+        let proposed = outbox.records.contains { if case .proposed = $0 { true } else { false } }
+        #expect(proposed == (hostOfBackup != 7), "by the primary alone only on two hosts")
+    }
+
+    /// Who was only about to join has heard of a view, and has nothing to lead with.
+    @Test func onlyAStateIsPromoted() throws {
+        func mayBePromoted(_ number: UInt64, _ records: [Record]) throws -> Bool {
+            var recovered = Recovered()
+            for record in records { try recovered.replay(record) }
+            let replica = Replica(
+                me: PairFixture.member(number), timing: Timing(suspectTicks: 50, beatTicks: 10),
+                membersMax: 2, seed: 1, recovered: recovered)
+            return replica.mayBePromoted
+        }
+        let view = Record.view(PairFixture.view)
+        #expect(try !mayBePromoted(3, [view]))
+        #expect(try mayBePromoted(2, [view]))
+        #expect(try mayBePromoted(3, [.restored(.beginning, hash: .beginning), view]))
+        let entry = PairFixture.entry(1, after: .beginning)
+        #expect(try mayBePromoted(3, [.entry(entry), view]))
+    }
+
     /// Who speaks over clients may take this process for the one before, and by the proof of that one's
     /// end go on alone: it has vouched for nothing.
     @Test(arguments: [true, false]) func aWordOverClientsVouchesForNothing(isDirect: Bool) throws {

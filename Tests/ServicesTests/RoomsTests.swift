@@ -63,6 +63,9 @@ import Wire
         #expect(reserve("SA318 8:30 Monday") == .text("8:30 not a valid timeslot"))
         #expect(reserve("SA318 8:30-9:30 Mon") == .text("Mon not a valid day"))
         #expect(delete("X Y Z") == .text("X not a valid room"))
+        // The replies to calls are kept.
+        let long = String(repeating: "x", count: 65)
+        #expect(delete("\(long) Y Z") == .text("\(long.dropLast())... not a valid room"))
         #expect(effects.isEmpty)
     }
 

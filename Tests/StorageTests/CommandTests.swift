@@ -44,7 +44,7 @@ import Wire
             .path
         let gate = folder + "-gate"
         defer { for path in [folder, gate] { try? FileManager.default.removeItem(atPath: path) } }
-        var store = try Store(folder: folder, service: nil, id: nil)
+        var store = try Store(folder: folder, service: nil)
         try store.create(Sample.identity)
         try store.append([.view(Sample.view(2))])
         try store.sync()
@@ -94,7 +94,7 @@ import Wire
         var options = Store.Options()
         options.segmentBytes = 4_096
         do {
-            var store = try Store(folder: folder, service: nil, id: nil, options: options)
+            var store = try Store(folder: folder, service: nil, options: options)
             try store.create(Sample.identity)
             try store.append([
                 .view(Sample.view(2)),

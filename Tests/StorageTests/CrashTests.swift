@@ -25,7 +25,7 @@ private func live(
         disk.state.withLock { $0.budget = budget == .max ? nil : budget }
         do {
             var store = try Store(
-                folder: "/d", service: nil, id: nil, disk: disk, options: options)
+                folder: "/d", service: nil, disk: disk, options: options)
             if store.identity == nil {
                 if script.model.synced > 0 { return ("all is gone", 0, cuts) }
                 script.model.records = []

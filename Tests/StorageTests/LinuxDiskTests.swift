@@ -17,7 +17,7 @@ import Wire
         var options = Store.Options()
         options.segmentBytes = 4_096
         for round in 0..<3 {
-            var store = try Store(folder: folder, service: nil, id: nil, options: options)
+            var store = try Store(folder: folder, service: nil, options: options)
             if round == 0 {
                 try store.create(Sample.identity)
             } else {
@@ -55,8 +55,8 @@ import Wire
     @Test func aSecondProcessOrStoreIsRefused() throws {
         let folder = folder()
         defer { try? FileManager.default.removeItem(atPath: folder) }
-        let store = try Store(folder: folder, service: nil, id: nil)
-        #expect(throws: StoreError.self) { _ = try Store(folder: folder, service: nil, id: nil) }
+        let store = try Store(folder: folder, service: nil)
+        #expect(throws: StoreError.self) { _ = try Store(folder: folder, service: nil) }
         _ = store.counts
     }
 
@@ -65,7 +65,7 @@ import Wire
         defer { try? FileManager.default.removeItem(atPath: folder) }
         func complaint(_ path: String) -> String {
             do {
-                _ = try Store(folder: path, service: nil, id: nil)
+                _ = try Store(folder: path, service: nil)
                 return ""
             } catch {
                 return "\(error)"

@@ -10,7 +10,7 @@ struct Opened: ~Copyable {
 
 /// Opens `/d`, begun or resumed.
 func open(_ disk: SimulatedDisk, options: Store.Options = Script.options()) throws -> Opened {
-    var store = try Store(folder: "/d", service: nil, id: nil, disk: disk, options: options)
+    var store = try Store(folder: "/d", service: nil, disk: disk, options: options)
     if store.identity == nil {
         try store.create(Sample.identity)
         return Opened(store: store, recovered: nil)

@@ -18,7 +18,7 @@ import Wire
     private static func rotten(_ files: SimulatedDisk, in segment: Int, checkpoints: Bool) throws {
         do {
             var store = try Store(
-                folder: "/d", service: nil, id: nil, disk: files, options: options())
+                folder: "/d", service: nil, disk: files, options: options())
             try store.create(Sample.identity)
             for op in 1...8 {
                 let entry = Sample.entry(1, OpNumber(UInt64(op)), count: 1, size: 9, fill: 1)
@@ -52,7 +52,7 @@ import Wire
                 fresh.instance = Instance(77)
                 do {
                     var store = try Store(
-                        folder: "/d", service: nil, id: nil, disk: files, options: Self.options())
+                        folder: "/d", service: nil, disk: files, options: Self.options())
                     let found = try? store.resume(isPeerReachable: true)
                     // With checkpoints the first segments are not needed, or gone.
                     guard case .ask(_, keepsInstance: false)? = found?.verdict else { return }
@@ -66,7 +66,7 @@ import Wire
                 }
                 files.state.withLock { $0.losePower(&generator) }
                 var store = try Store(
-                    folder: "/d", service: nil, id: nil, disk: files, options: Self.options())
+                    folder: "/d", service: nil, disk: files, options: Self.options())
                 let identity = store.identity
                 if identity == nil { blanks += 1 }
                 if identity == Sample.identity {
@@ -97,7 +97,7 @@ import Wire
         var fresh = Sample.identity
         fresh.instance = Instance(77)
         var store = try Store(
-            folder: "/d", service: nil, id: nil, disk: files, options: Self.options())
+            folder: "/d", service: nil, disk: files, options: Self.options())
         _ = try store.resume(isPeerReachable: true)
         #expect(try store.renew(fresh) == "/d/aside-1")
         let names = files.state.withLock { $0.names }
@@ -119,7 +119,7 @@ import Wire
         fresh.instance = Instance(77)
         do {
             var store = try Store(
-                folder: "/d", service: nil, id: nil, disk: files, options: Self.options())
+                folder: "/d", service: nil, disk: files, options: Self.options())
             _ = try store.resume(isPeerReachable: true)
             files.state.withLock { $0.isFull = true }
             let code = SystemError.noSpace
@@ -142,7 +142,7 @@ import Wire
             fresh.instance = Instance(77)
             do {
                 var store = try Store(
-                    folder: "/d", service: nil, id: nil, disk: files, options: Self.options())
+                    folder: "/d", service: nil, disk: files, options: Self.options())
                 _ = try store.resume(isPeerReachable: true)
                 files.state.withLock { $0.budget = budget }
                 _ = try? store.renew(fresh)
@@ -151,7 +151,7 @@ import Wire
             for _ in 0..<8 {
                 func look() throws -> Identity? {
                     try Store(
-                        folder: "/d", service: nil, id: nil, disk: files, options: Self.options()
+                        folder: "/d", service: nil, disk: files, options: Self.options()
                     ).identity
                 }
                 let isBlank = try look() == nil

@@ -16,7 +16,7 @@ private struct RollOver: ~Copyable {
 private func storeAtRollOver(_ disk: SimulatedDisk, _ beside: Beside) throws -> RollOver {
     var options = Script.options()
     options.beginBeside = { beside.take($0) }
-    var store = try Store(folder: "/d", service: nil, id: nil, disk: disk, options: options)
+    var store = try Store(folder: "/d", service: nil, disk: disk, options: options)
     try store.create(Sample.identity)
     var op: UInt64 = 0
     while !store.mustWait {
@@ -56,7 +56,7 @@ private func storeAtRollOver(_ disk: SimulatedDisk, _ beside: Beside) throws -> 
         _ = consume store
         disk.state.withLock { $0.kill() }
         var again = try Store(
-            folder: "/d", service: nil, id: nil, disk: disk, options: Script.options())
+            folder: "/d", service: nil, disk: disk, options: Script.options())
         let found = try again.resume(isPeerReachable: false)
         #expect(found.recovered?.last == OpNumber(op))
     }
@@ -81,7 +81,7 @@ private func storeAtRollOver(_ disk: SimulatedDisk, _ beside: Beside) throws -> 
         var generator = Generator(seed: 3)
         disk.state.withLock { $0.losePower(&generator) }
         var again = try Store(
-            folder: "/d", service: nil, id: nil, disk: disk, options: Script.options())
+            folder: "/d", service: nil, disk: disk, options: Script.options())
         let found = try again.resume(isPeerReachable: false)
         #expect(found.verdict == .useAll)
         #expect(found.recovered?.op == at && found.recovered?.last == at)

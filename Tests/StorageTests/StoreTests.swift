@@ -255,7 +255,7 @@ private func refusal(_ body: () throws -> Void) -> StoreError? {
         #expect(disk.state.withLock { $0.names } == before)
 
         var store = try Store(
-            folder: "/d", service: nil, id: nil, disk: disk, options: Script.options())
+            folder: "/d", service: nil, disk: disk, options: Script.options())
         let found = try store.resume(isPeerReachable: true)
         guard case .ask(let place, keepsInstance: false) = found.verdict else {
             Issue.record("\(found.verdict)")
@@ -314,7 +314,7 @@ private func refusal(_ body: () throws -> Void) -> StoreError? {
             #expect(reason.contains("op 2: rot"), "\(reason)")
         } else {
             var store = try Store(
-                folder: "/d", service: nil, id: nil, disk: disk, options: Script.options())
+                folder: "/d", service: nil, disk: disk, options: Script.options())
             guard case .cut(let place) = try store.resume(isPeerReachable: false).verdict else {
                 Issue.record("not cut")
                 return
@@ -352,26 +352,31 @@ private func refusal(_ body: () throws -> Void) -> StoreError? {
         do {
             _ = try open(disk)
         }
-        func look(_ service: ServiceID?, _ id: ReplicaID?) -> StoreError? {
+        func look(_ service: ServiceID?, priority: UInt64? = nil, id: UInt64? = nil) -> StoreError? {
             refusal {
                 _ = try Store(
-                    folder: "/d", service: service, id: id, disk: disk, options: Script.options())
+                    folder: "/d", service: service, id: .init(priority: priority, id: id), disk: disk, options: Script.options())
             }
         }
-        #expect(look(Sample.identity.service, Sample.identity.id) == nil)
+        let own = Sample.identity.id
+        #expect(look(Sample.identity.service, priority: own.priority, id: own.id) == nil)
+        // What is not given is as it was: an id is made up where none is given at first.
+        #expect(look(nil, priority: own.priority) == nil)
+        #expect(look(nil, id: own.id) == nil)
         let other = ServiceID(high: 9, low: 9)
-        #expect(look(other, nil)?.description.contains("not of \(other)") == true)
-        #expect(look(nil, ReplicaID(id: 5))?.description.contains("not 5") == true)
+        #expect(look(other)?.description.contains("not of \(other)") == true)
+        #expect(look(nil, id: 5)?.description.contains("not 5") == true)
+        #expect(look(nil, priority: 7)?.description.contains("priority 7") == true)
         disk.state.withLock { $0.spoil("/d/identity") { $0[16] = UInt8(ascii: "5") } }
         #expect(
-            look(nil, nil)?.description
+            look(nil)?.description
                 == "/d/identity: format 5, of another version of pollsrv: this one reads 4; put the right file "
                 + "back, or start in an empty folder and join")
         disk.state.withLock { $0.take("/d/identity") }
         // A first segment without a record is what an interrupted beginning leaves.
-        #expect(look(nil, nil) == nil)
+        #expect(look(nil) == nil)
         disk.state.withLock { $0.spoil("/d/segment-1") { $0[200] = 1 } }
-        #expect(look(nil, nil)?.description.hasPrefix("/d/identity: missing") == true)
+        #expect(look(nil)?.description.hasPrefix("/d/identity: missing") == true)
     }
 
     @Test func twoStoresOnOneFolder() throws {

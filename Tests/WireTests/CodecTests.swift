@@ -50,6 +50,21 @@ private func commands(in bytes: [UInt8], splitAt cut: Int) -> [[[UInt8]]]? {
         }
     }
 
+    @Test func aLargeBatchIsParted() throws {
+        var batch = Batch()
+        for index in 0..<1_000 {
+            let call = index % 3 == 0 ? Request.Call(client: 7, sequence: UInt64(index)) : nil
+            let command = [UInt8](repeating: UInt8(index % 251), count: index * 37 % 4_000)
+            batch.append(Request(call: call, command: command))
+        }
+        let parts = batch.parts()
+        #expect(parts.count > 20 && parts.allSatisfy { $0.bytes.count <= Batch.partBytes + 4_100 })
+        #expect(parts.flatMap(\.bytes) == batch.bytes)
+        #expect(parts.reduce(0) { $0 + $1.count } == batch.count)
+        for part in parts { _ = try Batch(decoding: part.bytes, count: part.count) }
+        #expect(Batch().parts() == [Batch()])
+    }
+
     @Test func randomBytesNeitherCrashNorHang() {
         var generator = Generator(state: 0x5eed)
         let letters = Array("*$>0123456789\r\n-+ \"'aV\u{0}".utf8)

@@ -107,9 +107,9 @@ package struct Polls: StateMachine {
     /// The terms of the vote that the plan wants opened now; nil while one of its votes is open,
     /// or nobody is there, or it is done.
     package var nextPlanned: VoteTerms? {
-        guard let plan, plannedOpened < plan.votes, !boxes.contains(where: \.isPlanned) else {
-            return nil
-        }
+        guard let plan, plannedOpened < plan.votes, boxes.count < Self.openMax,
+            !boxes.contains(where: \.isPlanned)
+        else { return nil }
         let needed = plannedOpened == 0 ? max(1, Int(clamping: plan.voters)) : 1
         guard joined.count >= needed else { return nil }
         let index = Int(plannedOpened)
@@ -245,7 +245,6 @@ package struct Polls: StateMachine {
         if terms.planned > 0 {
             // Two primaries in a row may both have proposed it.
             guard terms.planned == plannedOpened + 1 else { return .ok }
-            plannedOpened += 1
         }
         guard terms.question.count <= Self.questionBytesMax else {
             return .error("ERR question longer than \(Self.questionBytesMax) bytes")
@@ -253,6 +252,7 @@ package struct Polls: StateMachine {
         guard boxes.count < Self.openMax else {
             return .error("BUSY \(Self.openMax) votes are open; close some first")
         }
+        if terms.planned > 0 { plannedOpened = terms.planned }
         records.append(Record(question: terms.question))
         let vote = UInt64(records.count)
         boxes.append(

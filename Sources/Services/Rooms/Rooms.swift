@@ -93,8 +93,11 @@ package struct Rooms: StateMachine {
         _ isReserved: Bool, _ place: RoomPlace, done: String, already: String,
         into effects: inout [Effect]
     ) -> Reply {
+        // The replies to calls are kept: none may be as long as somebody likes.
         func invalid(_ name: [UInt8], _ what: String) -> Reply {
-            .text("\(String(decoding: name, as: UTF8.self)) not a valid \(what)")
+            let isLong = name.count > Catalogue.nameBytesMax
+            let shown = String(decoding: name.prefix(Catalogue.nameBytesMax), as: UTF8.self)
+            return .text("\(shown)\(isLong ? "..." : "") not a valid \(what)")
         }
         guard let room = catalogue.room(place.room) else { return invalid(place.room, "room") }
         guard let slot = catalogue.timeslot(place.timeslot) else {

@@ -1,0 +1,67 @@
+import Foundation
+import Testing
+
+extension ProcessSuite {
+    /// Voters who join while a server that has come back from its disk waits for the other, and so has not
+    /// executed all that it has.
+    @Suite(.serialized) struct DiskJoins {
+        private func flags(_ cluster: Cluster, _ name: String) -> [String] {
+            Cluster.quick + ["--no-restart", "--data", cluster.folder.appending(path: name).path]
+        }
+
+        /// With ann on the roll of what is executed at the first server, and taken off behind that.
+        private func withRestarted(_ body: (Cluster) throws -> Void) throws {
+            let cluster = try Cluster()
+            defer { cluster.end() }
+            try cluster.primary(flags(cluster, "a"))
+            _ = try cluster.eventually("it to lead") { cluster.leader }
+            let ann = try RawClient(cluster.ports[0])
+            #expect(try ann.ask("VOTE.JOIN ann") == .text("OK"))
+            try cluster.backup(flags(cluster, "b"))
+            _ = try cluster.waitForPair()
+            #expect(try ann.ask("VOTE.LEAVE") == .text("OK"))
+            for name in ["primary", "backup"] {
+                let process = try #require(cluster.processes[name])
+                Foundation.kill(process.processIdentifier, SIGKILL)
+                process.waitUntilExit()
+            }
+            try cluster.primary(flags(cluster, "a"))
+            _ = try cluster.eventually("it to wait for the other") {
+                try? cluster.info(cluster.ports[0], seconds: 1)["stalled"] == "1" ? true : nil
+            }
+            try body(cluster)
+        }
+
+        /// `OK` means on the roll.
+        @Test func whoWasTakenOffJoinsAgain() throws {
+            try withRestarted { cluster in
+                let ann = try RawClient(cluster.ports[0], seconds: 60)
+                try ann.send(Array("VOTE.JOIN ann\r\n".utf8))
+                usleep(300_000)
+                try cluster.backup(flags(cluster, "b"))
+                #expect(try ann.receive().code == "TRYAGAIN")
+                #expect(try ann.ask("VOTE.JOIN ann") == .text("OK"))
+                #expect(try cluster.info(cluster.ports[0])["voters"] == "1")
+            }
+        }
+
+        /// The second is told at once, and the first stays who it is.
+        @Test func twoOfOneName() throws {
+            try withRestarted { cluster in
+                let clients = try [
+                    RawClient(cluster.ports[0], seconds: 60),
+                    RawClient(cluster.ports[0], seconds: 60),
+                ]
+                for client in clients {
+                    try client.send(Array("VOTE.JOIN bob\r\n".utf8))
+                    usleep(300_000)
+                }
+                try cluster.backup(flags(cluster, "b"))
+                #expect(try clients[0].receive() == .text("OK"))
+                #expect(try clients[1].receive().code == "NAMEINUSE")
+                #expect(try clients[1].ask("VOTE.JOIN cem") == .text("OK"))
+                #expect(try cluster.info(cluster.ports[0])["voters"] == "2")
+            }
+        }
+    }
+}
