@@ -99,7 +99,8 @@ package struct ParsedArguments: Equatable, Sendable {
         for part in text.split(separator: ",", omittingEmptySubsequences: false) {
             guard let address = Self.address(String(part)), list.count < 64 else {
                 throw UsageError(
-                    "\(flag) '\(text)': addresses HOST:PORT,HOST:PORT are needed (\(Self.hostRule))")
+                    "\(flag) '\(text)': addresses HOST:PORT,HOST:PORT are needed (\(Self.hostRule))"
+                )
             }
             list.append(address)
         }

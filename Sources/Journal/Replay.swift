@@ -10,8 +10,9 @@ package struct Recovered: Hashable, Sendable {
     package var snapshot: [UInt8]?
     /// The newest view known.
     package var view: View?
-    /// See `Standing.reign`.
+    /// See `Standing`.
     package var reign: ViewNumber
+    package var hasState: Bool
     /// The log behind `op`, whether committed or not.
     package var entries: [Entry]
     /// See `Standing.committed`; not before `op`.
@@ -138,7 +139,9 @@ package struct Replay: Sendable {
         }
         return Recovered(
             op: base.op, opView: base.view, snapshot: nil, view: standing.view,
-            reign: standing.reign, entries: entries,
+            reign: standing.reign,
+            hasState: standing.hasState || base.op.rawValue > 0 || base.isReceived,
+            entries: entries,
             committed: max(base.op, standing.committed),
             promised: standing.promised, accepted: standing.accepted, proposed: standing.proposed)
     }

@@ -20,6 +20,8 @@ package struct Standing: Hashable, Sendable {
     /// The first of the views up to `view` that followed each other with the same primary, as far as they
     /// are at hand: a segment begins with the newest only, which is no later than its entries.
     package var reign = ViewNumber(0)
+    /// Whether there was a state of the service: who was only about to join has heard of views, no more.
+    package var hasState = false
     package var promised: Promise?
     package var accepted: Accepted?
     /// The highest view number under which the replica has proposed a view.
@@ -30,7 +32,10 @@ package struct Standing: Hashable, Sendable {
     /// it was at once. What is known besides is not written down.
     package var committed = OpNumber(0)
 
-    package init(op: OpNumber) { self.op = op }
+    package init(op: OpNumber) {
+        self.op = op
+        hasState = op.rawValue > 0
+    }
 
     /// Takes the next record. Throws when it contradicts those before it; nothing is changed then.
     package mutating func apply(_ record: Record) throws(DecodeError) {
@@ -43,6 +48,7 @@ package struct Standing: Hashable, Sendable {
                 throw DecodeError("an entry of view \(entry.view) behind one of \(lastEntryView)")
             }
             op = entry.last
+            hasState = true
             lastEntryView = entry.view
             if let view, view.number == entry.view, view.backups.isEmpty { committed = op }
         case .truncated(let after):
@@ -53,6 +59,7 @@ package struct Standing: Hashable, Sendable {
             lastEntryView = ViewNumber(0)
         case .restored(let end, _):
             op = end.op
+            hasState = true
             committed = op
             lastEntryView = ViewNumber(0)
         case .view(let view): try take(view)

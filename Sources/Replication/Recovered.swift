@@ -42,16 +42,17 @@ package struct Recovered: Equatable, Sendable {
     ///
     /// Throws: when no replica can have written these records.
     ///
-    /// `committed`, `reign`: as the order tells in which the journal has its records, which may be another
-    /// here.
+    /// `committed`, `reign`, `hasState`: as all records of the journal tell in their order; those given here
+    /// may be fewer, in another.
     package init(
         op: OpNumber, hash: LogHash, view: ViewNumber, committed: OpNumber, reign: ViewNumber,
-        records: [Record]
+        hasState: Bool, records: [Record]
     ) throws(DecodeError) {
         self.init(op: op, hash: hash, view: view)
         for record in records { try replay(record) }
         self.committed = min(last, max(committed, self.committed))
         self.reign = reign
+        self.hasState = hasState
     }
 
     package var last: OpNumber { log.last?.last ?? op }

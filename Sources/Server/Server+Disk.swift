@@ -224,7 +224,7 @@ package final class Durable {
             return try Replication.Recovered(
                 op: recovered.op, hash: executor.hash, view: executor.view,
                 committed: recovered.committed, reign: recovered.reign,
-                records: recovered.records)
+                hasState: recovered.hasState, records: recovered.records)
         } catch {
             preconditionFailure("the journal contradicts itself: \(error.text)")
         }

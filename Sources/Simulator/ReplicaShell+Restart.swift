@@ -169,7 +169,7 @@ extension Simulation {
             state = try Replication.Recovered(
                 op: recovered.op, hash: executor.hash, view: executor.view,
                 committed: recovered.committed, reign: recovered.reign,
-                records: recovered.records)
+                hasState: recovered.hasState, records: recovered.records)
             let mayLack = drive.isForgetful || drive.lost?.isNew ?? false
             try drive.ledger.resume(state, isForgetful: mayLack)
             drive.lost?.isNew = false

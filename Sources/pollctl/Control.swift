@@ -17,7 +17,8 @@ enum Control {
             Flag(
                 "--servers", value: "A,B", default: "127.0.0.1:7001,127.0.0.1:7002",
                 "the two servers; any one live server is enough"),
-            Flag("--timeout", value: "DUR", default: "10s",
+            Flag(
+                "--timeout", value: "DUR", default: "10s",
                 "how long to try; what is asked of each server at once: at most 2s of it"),
             Flag("--json", "status, bench, journal, backup: JSON for programs"),
             Flag("--records", "journal: list the records"),

@@ -47,6 +47,18 @@ import Wire
         #expect(replay.standing == standing)
     }
 
+    /// Of a state at op 0 only its record tells.
+    @Test func aStateIsNotLostWithItsRecord() throws {
+        var replay = Replay(base: .beginning, firstOp: OpNumber(1))
+        try replay.take(.view(Self.view(3)))
+        #expect(try !replay.recovered().hasState)
+        var other = replay
+        try replay.take(.restored(.beginning, hash: .beginning))
+        #expect(try replay.recovered().hasState)
+        try other.take(.entry(Self.entry(1, view: 3)))
+        #expect(try other.recovered().hasState)
+    }
+
     /// Entries of views before the newest are its primary's as well if that has led all the time.
     @Test func theReignIsNotLostWithTheOrder() throws {
         func reign(_ views: [View]) throws -> ViewNumber {

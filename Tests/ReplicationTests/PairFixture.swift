@@ -33,7 +33,8 @@ enum PairFixture {
             seed: 1,
             recovered: try Recovered(
                 op: OpNumber(0), hash: .beginning, view: ViewNumber(0),
-                committed: OpNumber(0), reign: view.number, records: records))
+                committed: OpNumber(0), reign: view.number,
+                hasState: true, records: records))
         var outbox = Outbox()
         replica.step(.resume, into: &outbox)
         replica.step(.linkUp(Instance(3 - number)), into: &outbox)

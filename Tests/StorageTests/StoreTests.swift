@@ -352,10 +352,12 @@ private func refusal(_ body: () throws -> Void) -> StoreError? {
         do {
             _ = try open(disk)
         }
-        func look(_ service: ServiceID?, priority: UInt64? = nil, id: UInt64? = nil) -> StoreError? {
+        func look(_ service: ServiceID?, priority: UInt64? = nil, id: UInt64? = nil) -> StoreError?
+        {
             refusal {
                 _ = try Store(
-                    folder: "/d", service: service, id: .init(priority: priority, id: id), disk: disk, options: Script.options())
+                    folder: "/d", service: service, id: .init(priority: priority, id: id),
+                    disk: disk, options: Script.options())
             }
         }
         let own = Sample.identity.id
