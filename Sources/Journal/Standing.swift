@@ -18,7 +18,8 @@ package struct Standing: Hashable, Sendable {
     /// The newest view known.
     package var view: View?
     /// The first of the views up to `view` that followed each other with the same primary, as far as they
-    /// are at hand: a segment begins with the newest only, which is no later than its entries.
+    /// are at hand: a segment begins with the newest only. (That may be later than its entries are where
+    /// the first was sent again in a later view; then less of the log is taken for the primary's.)
     package var reign = ViewNumber(0)
     /// Whether there was a state of the service: who was only about to join has heard of views, no more.
     package var hasState = false

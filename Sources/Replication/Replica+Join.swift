@@ -150,9 +150,6 @@ extension Replica {
             outbox.sendAfterSync.append(Envelope(to: from, .view(view)))
             return
         }
-        // It has executed what this primary has not heard of: not the newcomer is out of place, and it has
-        // told of the later view already.
-        guard has.end.view <= view.number else { return }
         if let index = learnerIndex(from, join) {
             // Only to say that it is still there.
             learners[index].ticksSinceHeard = 0
@@ -172,6 +169,10 @@ extension Replica {
             return
         }
         guard !isFork(has) else {
+            // It has executed what this primary has not heard of: not the newcomer is out of place, and it
+            // has told of the later view already. (Of a service that began with a copy it may be the view in
+            // which that was taken.)
+            guard has.end.view <= view.number else { return }
             let reason =
                 "up to op \(has.end.op) its log is another than the service's, as no promotion by force "
                 + "explains: its disk, or that of the primary, is an older copy that has gone on since. "

@@ -42,7 +42,9 @@ extension Replica {
         resetYield()
         guard view.primary.instance == me.instance else { return }
         matched = op
-        isUncompared = !view.backups.isEmpty && breakage != .lostEndUnnoticed
+        // What it had proposed may have been decided, and what came then be lost.
+        isUncompared =
+            (!view.backups.isEmpty || recovered.hasProposed) && breakage != .lostEndUnnoticed
         progress = view.backups.map { _ in Progress(acked: commitMax, sent: nil) }
     }
 

@@ -119,7 +119,9 @@ extension Replica {
             }
         }
         tellOutsiders(news, into: &outbox)
-        if news.contains(me.instance), isMember || hasState {
+        // Who has restarted and has no state any more, where a view names it, has lost that: it comes in to find
+        // itself short, and leaves.
+        if news.contains(me.instance), isMember || hasState || hasRestarted {
             enter(news, into: &outbox)
             return
         }

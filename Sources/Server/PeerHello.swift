@@ -93,4 +93,7 @@ struct Peer {
     var folder: String?
     /// As its newest hello said; it may have come into one since.
     var service: ServiceID?
+    /// Whether it was in a view, or about to begin a service: then its loss is worth looking at at once. Two
+    /// who wait for others would else call each other without a pause.
+    var isWorthCalling: Bool
 }

@@ -77,7 +77,8 @@ extension Server {
             connection.write { RESP.error(text, into: &$0) }
         }
         switch waiter.kind {
-        case .join, .rejoin, .joined: notJoined(connection)
+        case .join(let name, _), .rejoin(let name, _), .joined(_, let name, _):
+            notJoined(connection, name)
         case .request, .reply, .read, .bytes: break
         }
         markDirty(connection)
@@ -120,12 +121,12 @@ extension Server {
             switch waiter.kind {
             case .reply(let reply): connection.write { reply.encode(into: &$0) }
             case .joined(.ok, let voter, let from):
-                completeJoin(connection, voter, from: from, isWritten: true)
-            case .joined(let reply, _, _):
+                completeJoin(connection, voter, from: from)
+            case .joined(let reply, let voter, _):
                 connection.write { reply.encode(into: &$0) }
-                notJoined(connection)
+                notJoined(connection, voter)
             case .rejoin(let voter, let from):
-                completeJoin(connection, voter, from: from, isWritten: false)
+                completeJoin(connection, voter, from: from)
             case .read(let read): answer(read, connection)
             case .bytes(let bytes): connection.write(bytes)
             case .request, .join: preconditionFailure("op \(waiter.op) was executed unanswered")

@@ -34,6 +34,8 @@ struct Driver {
         case .closed(let vote):
             openedAt.removeAll { $0.vote == vote }
             closeProposed.removeAll { $0 == vote }
+            // It may have been refused, as too many were open.
+            plannedProposed = 0
             closedAt = now
         }
     }

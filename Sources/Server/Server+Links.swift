@@ -148,7 +148,8 @@ extension Server {
         updateLinks()
         heartbeats.renew(instance)
         peers[instance] = Peer(
-            member: hello.member, folder: hello.folder, service: hello.service)
+            member: hello.member, folder: hello.folder, service: hello.service,
+            isWorthCalling: hello.status == .member || hello.status == .deciding)
         log.detail("connected to replica \(hello.member.id) at \(hello.member.address)")
         watchProcess(hello.member, connection)
         for former in hello.former { endFormer(former, of: hello.member) }
@@ -296,7 +297,7 @@ extension Server {
         log.detail("connection to replica \(instance) is down")
         step(.directDown(instance))
         // A join that came to nothing has its pause, also when the connection was its end.
-        if joining.failures == 0 { joining.nextDial = now }
+        if joining.failures == 0, peers[instance]?.isWorthCalling ?? true { joining.nextDial = now }
         if let member = replica.view?.member(instance), !cutInstances.contains(instance) {
             // Whether anybody still listens there tells a crash from a hiccup. Who keeps the
             // connection dials anyway.

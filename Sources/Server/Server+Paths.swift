@@ -16,8 +16,8 @@ extension Server {
         switch effect {
         case .step(let event):
             // Where the other went, a new connection may find out at once.
-            if case .linkDown = event {
-                joining.nextDial = now
+            if case .linkDown(let instance) = event {
+                if peers[instance]?.isWorthCalling ?? true { joining.nextDial = now }
                 calls.hurry()
             }
             step(event)

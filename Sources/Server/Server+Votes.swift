@@ -227,9 +227,7 @@ extension Server {
             return
         }
         connection.voterName = name
-        let isKnown =
-            executor.service.polls.voterPlace(name).map(executor.service.polls.isJoined) ?? false
-        if isKnown, executor.op.rawValue >= lastLeave {
+        if isOnRoll(name) {
             // Nothing to be written: the name is on the roll, only the connection is new.
             wait(connection, .rejoin(voter: name, from: from))
             return
@@ -250,17 +248,14 @@ extension Server {
     }
 
     /// Answers one who joins, now that all before it is executed and the view stands. Two may have asked for
-    /// the name at the same moment; and who needed not be written down may have been taken off the roll
-    /// meanwhile, by what a log had in it that was not executed yet, or as one who was away.
-    func completeJoin(_ connection: Connection, _ name: [UInt8], from: UInt64?, isWritten: Bool) {
-        let place = executor.service.polls.voterPlace(name)
-        let isOnRoll =
-            place.map(executor.service.polls.isJoined) ?? false
-            && executor.op.rawValue >= lastLeave
+    /// the name at the same moment; and the voter may have been taken off the roll meanwhile, or be about to
+    /// be: by what a log had in it that was not executed yet, as one who was away, or at its own wish.
+    func completeJoin(_ connection: Connection, _ name: [UInt8], from: UInt64?) {
         let text: String
         if isTaken(name, for: connection) {
             text = Self.takenText(name)
-        } else if isWritten || isOnRoll {
+        } else if isOnRoll(name) || connection.voterName != name {
+            // The latter has left again, by what came behind on this connection.
             connection.write(RESP.ok)
             admitVoter(connection, name, from: from)
             return
@@ -268,7 +263,15 @@ extension Server {
             text = "TRYAGAIN the voter has been taken off the roll meanwhile"
         }
         connection.write { RESP.error(text, into: &$0) }
-        notJoined(connection)
+        notJoined(connection, name)
+    }
+
+    /// Whether the voter is on the roll, and stays so for all that has been asked for.
+    private func isOnRoll(_ name: [UInt8]) -> Bool {
+        leavesPending.removeAll { $0.op <= executor.op.rawValue }
+        guard let place = executor.service.polls.voterPlace(name) else { return false }
+        return executor.service.polls.isJoined(place)
+            && !leavesPending.contains { $0.name == name }
     }
 
     func voterConnection(_ name: [UInt8]) -> Connection? {
@@ -309,20 +312,27 @@ extension Server {
             replyOK(connection)
             return
         }
+        let holder = voterConnection(name)
         leaveVoter(connection)
+        // It has only asked to be the voter that another is.
+        if let holder, holder !== connection {
+            wait(connection, .bytes(RESP.ok))
+            return
+        }
         appendLeave(of: name)
         wait(connection, .request)
     }
 
-    /// Until it is executed nobody is taken for joined without a word in the log.
+    /// Until it is executed the voter is not taken for joined without a word in the log.
     func appendLeave(of name: [UInt8]) {
         batch.append(Request(command: PollCommand.leave(voter: name).encode()))
-        lastLeave = replica.op.rawValue + UInt64(batch.count)
+        leavesPending.removeAll { $0.op <= executor.op.rawValue }
+        leavesPending.append((name, replica.op.rawValue + UInt64(batch.count)))
     }
 
     /// What it asked for when it joined has come to nothing.
-    func notJoined(_ connection: Connection) {
-        if connection.voterPlace == nil { connection.voterName = nil }
+    func notJoined(_ connection: Connection, _ name: [UInt8]) {
+        if connection.voterPlace == nil, connection.voterName == name { connection.voterName = nil }
     }
 
     /// The connection is no voter's any more; the voter stays on the roll.

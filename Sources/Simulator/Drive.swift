@@ -159,10 +159,16 @@ struct Ledger {
         safe = 0
     }
 
+    /// Whether the last entry counts as the primary's: see `Replica.init`.
+    private static func isOfReign(_ state: Recovered) -> Bool {
+        state.log.last.map { $0.view >= state.reign } ?? true
+    }
+
     private static func isSame(_ found: Recovered, _ state: Recovered) -> Bool {
         guard found.last == state.last, found.view == state.view, found.promised == state.promised,
             found.accepted == state.accepted, found.hasProposed == state.hasProposed,
-            found.op <= state.last
+            found.op <= state.last, found.hasState == state.hasState,
+            found.log.isEmpty || state.log.isEmpty || isOfReign(found) == isOfReign(state)
         else { return false }
         let from = max(found.op, state.op)
         return found.log.drop { $0.first <= from } == state.log.drop { $0.first <= from }

@@ -50,7 +50,9 @@ extension Simulation {
         var path: String
         var byteCount: Int
         var op: OpNumber
-        /// Where records of entries alone follow, nothing that an elector or candidate is bound by.
+        /// Where nothing follows that an elector or candidate is bound by: entries, ends of the log cut off
+        /// before, news of views. `op`: from the next one on something may be missing, or another entry
+        /// show again in its place.
         var cuts: [(offset: Int, op: OpNumber)] = []
     }
 
@@ -71,14 +73,26 @@ extension Simulation {
             var reader = try SegmentReader(bytes)
             var end = End(path: path, byteCount: bytes.count, op: floor)
             while let record = reader.next() {
-                guard case .entry(let entry) = record else {
+                let before = end.op
+                // Other records may stand before what this process has written.
+                var isOwn = !end.cuts.isEmpty
+                switch record {
+                case .entry(let entry):
+                    end.op = entry.last
+                    isOwn = entry.first > floor
+                case .truncated(let after):
+                    end.op = after
+                    for index in end.cuts.indices {
+                        end.cuts[index].op = min(end.cuts[index].op, after)
+                    }
+                case .view: break
+                case .restored, .promised, .accepted, .proposed:
+                    if case .restored(let restored, _) = record { end.op = restored.op }
                     end.cuts = []
                     continue
                 }
-                end.op = entry.last
-                let last = OpNumber(entry.first.rawValue - 1)
-                if reader.lastOffset >= reader.header.born, last >= floor {
-                    end.cuts.append((reader.lastOffset, last))
+                if isOwn, reader.lastOffset >= reader.header.born {
+                    end.cuts.append((reader.lastOffset, min(before, end.op)))
                 }
             }
             return reader.stop == .end ? end : nil
