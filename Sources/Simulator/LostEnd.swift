@@ -73,11 +73,12 @@ extension Simulation {
             var reader = try SegmentReader(bytes)
             var end = End(path: path, byteCount: bytes.count, op: floor)
             while let record = reader.next() {
-                let before = end.op
+                var before = end.op
                 // Other records may stand before what this process has written.
                 var isOwn = !end.cuts.isEmpty
                 switch record {
                 case .entry(let entry):
+                    before = OpNumber(entry.first.rawValue - 1)
                     end.op = entry.last
                     isOwn = entry.first > floor
                 case .truncated(let after):
