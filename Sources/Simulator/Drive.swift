@@ -123,6 +123,9 @@ struct Ledger {
     /// So many of the records are known to be durable.
     private var safe = 0
 
+    /// How many records it was given since, that are known to be durable.
+    var durableCount: Int { safe }
+
     /// The last op that it began with.
     var baseLast: OpNumber { base.last }
 

@@ -70,17 +70,20 @@ extension Simulation {
         let checkpoint = names.compactMap { Survey.number($0, "checkpoint-") }.max() ?? 0
         let floor = max(drive.ledger.baseLast, OpNumber(checkpoint))
         do throws(Flaw) {
+            var count = 0
             var reader = try SegmentReader(bytes)
+            while reader.next() != nil { count += 1 }
+            reader = try SegmentReader(bytes)
             var end = End(path: path, byteCount: bytes.count, op: floor)
             while let record = reader.next() {
+                count -= 1
+                // What the processes before this one have written is not lost: others may have built on it.
+                let isOwn = count < drive.ledger.durableCount
                 var before = end.op
-                // Other records may stand before what this process has written.
-                var isOwn = !end.cuts.isEmpty
                 switch record {
                 case .entry(let entry):
                     before = OpNumber(entry.first.rawValue - 1)
                     end.op = entry.last
-                    isOwn = entry.first > floor
                 case .truncated(let after):
                     end.op = after
                     for index in end.cuts.indices {
@@ -92,7 +95,7 @@ extension Simulation {
                     end.cuts = []
                     continue
                 }
-                if isOwn, reader.lastOffset >= reader.header.born {
+                if isOwn, reader.lastOffset >= reader.header.born, before >= floor {
                     end.cuts.append((reader.lastOffset, min(before, end.op)))
                 }
             }
