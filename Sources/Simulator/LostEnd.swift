@@ -74,7 +74,9 @@ extension Simulation {
             var reader = try SegmentReader(bytes)
             while reader.next() != nil { count += 1 }
             reader = try SegmentReader(bytes)
-            var end = End(path: path, byteCount: bytes.count, op: floor)
+            var end = End(
+                path: path, byteCount: bytes.count,
+                op: OpNumber(reader.header.firstOp.rawValue - 1))
             while let record = reader.next() {
                 count -= 1
                 // What the processes before this one have written is not lost: others may have built on it.
