@@ -162,16 +162,18 @@ struct Ledger {
         safe = 0
     }
 
-    /// Whether the last entry counts as the primary's: see `Replica.init`.
-    private static func isOfReign(_ state: Recovered) -> Bool {
-        state.log.last.map { $0.view >= state.reign } ?? true
+    /// Whether the last entry counts as the primary's, though it is not: see `Replica.init`. (Of one that is
+    /// the journal may not know it: where a segment begins with it, and with a later view.)
+    private static func isTakenForSure(_ found: Recovered, _ state: Recovered) -> Bool {
+        guard let last = found.log.last, !state.log.isEmpty else { return false }
+        return last.view >= found.reign && last.view < state.reign
     }
 
     private static func isSame(_ found: Recovered, _ state: Recovered) -> Bool {
         guard found.last == state.last, found.view == state.view, found.promised == state.promised,
             found.accepted == state.accepted, found.hasProposed == state.hasProposed,
             found.op <= state.last, found.hasState == state.hasState,
-            found.log.isEmpty || state.log.isEmpty || isOfReign(found) == isOfReign(state)
+            !isTakenForSure(found, state)
         else { return false }
         let from = max(found.op, state.op)
         return found.log.drop { $0.first <= from } == state.log.drop { $0.first <= from }
