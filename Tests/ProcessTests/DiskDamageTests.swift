@@ -150,13 +150,14 @@ extension Disks {
         }
 
         /// As the disk would be if the power failed in the middle, but worse: the files are from
-        /// different moments. A server that is started on it goes on or refuses, in words.
+        /// different moments. A server that is started on it goes on or refuses, in words. The pair is not there
+        /// then: two of one replica may not run.
         @Test func copiesOfARunningFolder() throws {
             let pair = try DiskPair()
             defer { pair.end() }
             try pair.begin()
             let ports = try pair.cluster.freePorts(8)
-            var servers: [Process] = []
+            var copies: [String] = []
             for number in 0..<8 {
                 try Filler.fill(pair, during: 0.15)
                 let copy = pair.cluster.folder.appending(path: "copy\(number)").path
@@ -168,14 +169,17 @@ extension Disks {
                 // It goes on meanwhile.
                 try Filler.fill(pair, during: 0.05)
                 process.waitUntilExit()
-                // Nobody waits for them one by one.
-                servers.append(
-                    try pair.cluster.start(
-                        "copy\(number)", "pollsrv",
-                        [
-                            "--backup", "--listen", "127.0.0.1:\(ports[number])", "--peer",
-                            "127.0.0.1:1", "--data", copy, "--no-restart",
-                        ]))
+                copies.append(copy)
+            }
+            try pair.kill([0, 1], atOnce: true)
+            // Nobody waits for them one by one.
+            let servers = try copies.enumerated().map { number, copy in
+                try pair.cluster.start(
+                    "copy\(number)", "pollsrv",
+                    [
+                        "--backup", "--listen", "127.0.0.1:\(ports[number])", "--peer",
+                        "127.0.0.1:1", "--data", copy, "--no-restart",
+                    ])
             }
             for (server, port) in zip(servers, ports) {
                 _ = try pair.cluster.eventually("a start or a refusal", within: 60) { () -> Bool? in
@@ -192,7 +196,8 @@ extension Disks {
                 server.waitUntilExit()
                 #expect(server.terminationReason == .exit, "\(pair.cluster.words)")
             }
-            try pair.check()
+            for index in 0...1 { try pair.start(index, "backup") }
+            try pair.checkBoth()
         }
 
         /// Somebody has filled the second server's folder with a copy of the first one's. `isAlone`: the
