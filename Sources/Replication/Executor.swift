@@ -47,6 +47,9 @@ package struct Executor<Service: StateMachine>: Equatable, Sendable {
         (hash, view) = (entry.hash, entry.view)
     }
 
+    /// The state begins another service, which has other views: of its entries none ends here.
+    package mutating func beginService() { view = ViewNumber(0) }
+
     /// For `Breakage.forgottenSessions`.
     package mutating func forgetSessions() { sessions.removeAll() }
 

@@ -22,6 +22,7 @@ extension Replica {
         precondition(entry.first == op.next, "gap: op \(op), entry from \(entry.first)")
         log.append(entry)
         op = entry.last
+        hasState = true
         outbox.records.append(.entry(entry))
     }
 

@@ -16,7 +16,7 @@ package struct Restoration: Sendable {
     /// Whose copy it is, and of which op.
     package let header: CheckpointHeader
     let snapshot: [UInt8]
-    let executor: Executor<ServiceSet>
+    private(set) var executor: Executor<ServiceSet>
 
     /// Reads a file that `pollctl backup` wrote; a checkpoint of a journal will do, too.
     package init(path: String) throws(RestorationError) {
@@ -47,9 +47,10 @@ package struct Restoration: Sendable {
             throw RestorationError(
                 text: "\(path): of op \(checkpoint.header.op), but its state of \(executor.op)")
         }
+        executor.beginService()
         self.path = path
         header = checkpoint.header
-        snapshot = checkpoint.snapshot
+        snapshot = executor.snapshot()
     }
 }
 

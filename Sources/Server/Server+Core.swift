@@ -62,6 +62,7 @@ extension Server {
         turnWaiters = []
         turnHasReads = false
         batch.removeAll()
+        leavesPending = [:]
         leases.refused()
         for waiter in list { refuse(waiter, redirectError) }
     }
@@ -161,7 +162,10 @@ extension Server {
             log.detail("no more than the log behind op \(op) is missing here")
             forgetBallotsOfOthers()
         case .restore(let op, let snapshot): restore(op, snapshot)
-        case .truncated: refuseWaiters()
+        case .truncated:
+            // What was on its way is gone, or, if it is committed after all, done.
+            leavesPending = [:]
+            refuseWaiters()
         case .joinFailed(let reason, let isPlaceTaken):
             onJoinFailed(reason, isPlaceTaken: isPlaceTaken)
         case .stalled(let reason):

@@ -186,6 +186,7 @@ extension Server {
     /// A voter without a connection for long is taken off the roll: nobody is to wait for it.
     private func checkAbsences() {
         guard replica.acceptsRequests, leads else { return }
+        leavesPending = leavesPending.filter { $0.value > executor.op.rawValue }
         let polls = executor.service.polls
         let secondsMax = UInt32(Self.absenceGraceNanoseconds(settings) / 1_000_000_000)
         var before = driver.absences[...]

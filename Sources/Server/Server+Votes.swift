@@ -268,10 +268,9 @@ extension Server {
 
     /// Whether the voter is on the roll, and stays so for all that has been asked for.
     private func isOnRoll(_ name: [UInt8]) -> Bool {
-        leavesPending.removeAll { $0.op <= executor.op.rawValue }
         guard let place = executor.service.polls.voterPlace(name) else { return false }
-        return executor.service.polls.isJoined(place)
-            && !leavesPending.contains { $0.name == name }
+        let isLeaving = (leavesPending[name] ?? 0) > executor.op.rawValue
+        return executor.service.polls.isJoined(place) && !isLeaving
     }
 
     func voterConnection(_ name: [UInt8]) -> Connection? {
@@ -312,10 +311,10 @@ extension Server {
             replyOK(connection)
             return
         }
-        let holder = voterConnection(name)
+        // Else it has only asked to be the voter that another is.
+        let isOwn = !isTaken(name, for: connection)
         leaveVoter(connection)
-        // It has only asked to be the voter that another is.
-        if let holder, holder !== connection {
+        guard isOwn else {
             wait(connection, .bytes(RESP.ok))
             return
         }
@@ -326,8 +325,7 @@ extension Server {
     /// Until it is executed the voter is not taken for joined without a word in the log.
     func appendLeave(of name: [UInt8]) {
         batch.append(Request(command: PollCommand.leave(voter: name).encode()))
-        leavesPending.removeAll { $0.op <= executor.op.rawValue }
-        leavesPending.append((name, replica.op.rawValue + UInt64(batch.count)))
+        leavesPending[name] = replica.op.rawValue + UInt64(batch.count)
     }
 
     /// What it asked for when it joined has come to nothing.

@@ -55,8 +55,8 @@ package final class Server {
     /// Replies are owed to connections that are closed; looked at once a second.
     var isOwedToClosed = false
     var nextSweep: UInt64 = 0
-    /// What is on its way that takes voters off the roll.
-    var leavesPending: [(name: [UInt8], op: UInt64)] = []
+    /// What is on its way that takes voters off the roll, by name.
+    var leavesPending: [[UInt8]: UInt64] = [:]
 
     /// The turn's requests, and who waits for them; `op` counts from the batch's start.
     var batch = Batch()
