@@ -162,8 +162,9 @@ extension Replica {
         learners.removeAll { $0.member.instance == from }
         guard view.members.count + learners.count < membersMax || breakage == .placesUncounted
         else {
-            // A place may become free, of a member that is gone, or has not come back: it asks again.
-            if isUncompared || campaign != nil || needsChange { return }
+            // A place may become free, of a member that is gone, or has not come back: it asks again. And
+            // who has executed what this primary has not heard of shows that this view may be over.
+            if isUncompared || campaign != nil || needsChange || has.end.view > view.number { return }
             let holder = view.backups.first ?? learners[0].member
             refuse(from, join, holder: holder, into: &outbox)
             return

@@ -174,7 +174,10 @@ extension Replica {
     /// on no other disk any more.
     private mutating func stepDown(isNext: Bool, into outbox: inout Outbox) {
         if isNext, missing == nil, let view {
-            if !hasOther(than: view.base) { commitMax = max(commitMax, min(op, view.base.op)) }
+            // Where its log ends before the base its disk has lost the end of what it had, and what is left may
+            // be what had been cut off before.
+            let sure = view.base.op > op ? matched : op
+            if !hasOther(than: view.base) { commitMax = max(commitMax, min(sure, view.base.op)) }
             executeCommitted(through: commitMax, into: &outbox)
         }
         status = .idle
@@ -213,8 +216,12 @@ extension Replica {
         let oldLearners = learners
         let oldHealth = health
         // What the others have of this replica's log is not known before they attach, unless it has led
-        // all the time: its disk may have lost this very view.
-        let isToBeCompared = isUncompared || hasRestarted && campaign?.proposal != next
+        // them all the time: its disk may have lost this very view, also if it is now decided again.
+        let known = (old?.backups ?? []).map(\.instance) + learners.map(\.member.instance)
+        let hasLed =
+            campaign?.proposal == next
+            && next.backups.allSatisfy { known.contains($0.instance) }
+        let isToBeCompared = isUncompared || hasRestarted && !hasLed
 
         learnOfView(next, into: &outbox)
         clearViewState()

@@ -117,6 +117,58 @@ import Wire
         #expect(primary.acceptsRequests)
     }
 
+    /// The same where another member helps to decide it again, which is not in it.
+    @Test func whoWasNotLedIsCompared() throws {
+        var next = PairFixture.view
+        (next.number, next.backups) = (ViewNumber(3), [PairFixture.member(3)])
+        next.electorate = [Instance(1), Instance(3)]
+        let accepted = Accepted(
+            attempt: Attempt(counter: 0, proposer: Instance(1)), view: next)
+        var recovered = Recovered()
+        let records: [Record] = [
+            .view(PairFixture.view), .proposed(number: next.number), .accepted(accepted),
+        ]
+        for record in records { try recovered.replay(record) }
+        var primary = Replica(
+            me: PairFixture.member(1), timing: Timing(suspectTicks: 50, beatTicks: 10),
+            membersMax: 3, seed: 1, recovered: recovered)
+        var outbox = Outbox()
+        primary.step(.resume, into: &outbox)
+        primary.step(.linkUp(Instance(2)), into: &outbox)
+        _ = PairFixture.give(Self.attach, to: &primary, from: Instance(2))
+        for _ in 0..<60 where primary.campaign == nil { primary.step(.tick, into: &outbox) }
+        let attempt = try #require(primary.campaign?.attempt)
+        let grant = Message.grant(
+            number: next.number, attempt: attempt, committed: .beginning, end: .beginning,
+            accepted: accepted)
+        _ = PairFixture.give(grant, to: &primary, from: Instance(2))
+        _ = PairFixture.give(
+            .accepted(number: next.number, attempt: attempt), to: &primary, from: Instance(2))
+        #expect(primary.view == next && primary.isPrimary && !primary.acceptsRequests)
+        let attach = Message.attach(view: next.number, op: OpNumber(0), hash: .beginning)
+        _ = PairFixture.give(attach, to: &primary, from: Instance(3))
+        #expect(primary.acceptsRequests)
+    }
+
+    /// What shows again behind a lost end was never committed, however far the next view's base reaches.
+    @Test(arguments: [true, false]) func whatShowsAgainIsNotExecuted(isShort: Bool) throws {
+        let entry = PairFixture.entry(1, after: .beginning)
+        var view = PairFixture.view
+        (view.number, view.primary) = (ViewNumber(3), PairFixture.member(3))
+        var recovered = Recovered()
+        for record in [.view(PairFixture.view), .entry(entry), .view(view)] as [Record] {
+            try recovered.replay(record)
+        }
+        var backup = Replica(
+            me: PairFixture.member(2), timing: Timing(suspectTicks: 50, beatTicks: 10),
+            membersMax: 2, seed: 1, recovered: recovered)
+        view.number = ViewNumber(4)
+        (view.backups, view.electorate) = ([], [Instance(3)])
+        view.base = LogEnd(view: ViewNumber(isShort ? 3 : 2), op: OpNumber(isShort ? 7 : 1))
+        let outbox = PairFixture.give(.view(view), to: &backup, from: Instance(3))
+        #expect(outbox.execute == (isShort ? [] : [entry]))
+    }
+
     /// It must have had the state of the view that names it.
     @Test func whoHasLostItsStateComesInAsShort() throws {
         var recovered = Recovered()
