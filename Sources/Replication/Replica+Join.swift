@@ -164,7 +164,9 @@ extension Replica {
         else {
             // A place may become free, of a member that is gone, or has not come back: it asks again. And
             // who has executed what this primary has not heard of shows that this view may be over.
-            if isUncompared || campaign != nil || needsChange || has.end.view > view.number { return }
+            if isUncompared || campaign != nil || needsChange || has.end.view > view.number {
+                return
+            }
             let holder = view.backups.first ?? learners[0].member
             refuse(from, join, holder: holder, into: &outbox)
             return
