@@ -108,7 +108,8 @@ extension Simulation {
     }
 
     /// Whether the loss of a member's ops behind `op` must be noticed before it leads or is counted
-    /// on: others have them, and all who can help it know that they are committed.
+    /// on: others have them, and all who can help it know that they are committed. And all else that is: what
+    /// nobody knows to be committed who is alive is not promised, as its primary may send it a part again.
     private func isKnown(elsewhere loser: Instance, behind op: OpNumber, in view: View) -> Bool {
         guard view.contains(loser) else { return true }
         // One that decides alone asks nobody.
@@ -125,6 +126,7 @@ extension Simulation {
                 return clients.contains {
                     $0.instance == elector && $0.isUp && $0.witness.view?.number == view.number
                         && $0.witness.committed.op > op
+                        && $0.witness.committed.op >= history.lastOp
                 }
             }
             && (!view.witnesses.isEmpty
