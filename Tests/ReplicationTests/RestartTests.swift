@@ -103,6 +103,20 @@ import Wire
         #expect(answers == (view == 2 ? ["refused"] : isOfCopy ? ["let in"] : []))
     }
 
+    /// Nor for want of a place, which may be free in the later view.
+    @Test(arguments: [2, 3]) func norForWantOfAPlace(view: UInt64) throws {
+        var primary = try PairFixture.replica(1, [])
+        _ = PairFixture.give(Self.attach, to: &primary)
+        let newcomer = PairFixture.member(3)
+        let end = LogEnd(view: ViewNumber(view), op: OpNumber(20))
+        let join = Message.join(JoinID(1), newcomer, end: end, hash: .beginning)
+        let outbox = PairFixture.give(join, to: &primary, from: newcomer.instance)
+        let isRefused = outbox.send.contains { envelope in
+            if case .joinRefused = envelope.message { true } else { false }
+        }
+        #expect(isRefused == (view == 2))
+    }
+
     /// What it had proposed was decided, and what came in that view may be lost.
     @Test func aViewDecidedAgainIsCompared() throws {
         var next = PairFixture.view
