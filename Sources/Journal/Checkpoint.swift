@@ -73,6 +73,8 @@ package struct CheckpointHeader: Hashable, Sendable {
 
     package static let byteCount = 120
     package static let pieceBytesUsual = 64 << 10
+    /// What the header has room to say.
+    package static let snapshotBytesMax = Int(UInt32.max)
     static let magic = Array("PSRVCKPT".utf8)
 
     package static func name(_ op: OpNumber) -> String { "checkpoint-\(op)" }

@@ -64,11 +64,16 @@ package struct Replay: Sendable {
     /// they may be another history's, which it replaces.
     private var entries: [Entry] = []
     private var isPending: Bool
+    /// The records have come to the base's op, by its own entries or its own state. A journal that stops
+    /// before that was longer once, and has not been set back.
+    private var hasMetBase: Bool
     /// Another state was restored after the base: the log went back, and on from there, maybe as another
     /// log, if somebody has been promoted by force.
     private var isSetBack = false
     /// Since then it has come to the base's op by the base's own entries.
-    private var isBackAtBase = false
+    private var isBackAtBase = false {
+        didSet { if isBackAtBase { hasMetBase = true } }
+    }
     /// The op of a state that the records ask for and the base does not have; nil again when the log
     /// has gone back to the base.
     package private(set) var stateMissing: OpNumber?
@@ -78,6 +83,7 @@ package struct Replay: Sendable {
         self.base = base
         standing = Standing(op: OpNumber(firstOp.rawValue - 1))
         isPending = base.isReceived
+        hasMetBase = firstOp > base.op
     }
 
     /// Throws when the record contradicts those before it.
@@ -103,7 +109,7 @@ package struct Replay: Sendable {
             entries.removeAll()
             isBackAtBase = op == base.op && hash == base.hash
             if isBackAtBase { isPending = false }
-            isSetBack = op <= base.op && !isBackAtBase
+            isSetBack = hasMetBase && op <= base.op && !isBackAtBase
             stateMissing = op > base.op ? op : nil
         case .view, .promised, .accepted, .proposed: try standing.apply(record)
         }

@@ -37,6 +37,7 @@ package struct SystemError: Error, Equatable, CustomStringConvertible, Sendable 
     /// could not be opened.
     package var isUnreadable: Bool { call == "read" && code == EIO }
     package static var noSpace: CInt { ENOSPC }
+    package static var tooBig: CInt { EFBIG }
     package static var inputOutput: CInt { EIO }
     package var isOutOfDescriptors: Bool { code == EMFILE || code == ENFILE }
 }

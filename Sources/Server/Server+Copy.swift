@@ -71,6 +71,7 @@ extension Server {
             let file = try EncodedState.begin(executor, waking: loopWaker) { executor in
                 var header = header
                 let snapshot = executor.snapshot()
+                guard snapshot.count <= CheckpointHeader.snapshotBytesMax else { return [] }
                 header.snapshotBytes = snapshot.count
                 return Checkpoint.encode(header, snapshot)
             }
@@ -102,6 +103,10 @@ extension Server {
         copy?.usedAt = now
         guard let bytes = file.result else {
             replyError(connection, "TRYAGAIN the copy is being made")
+            return
+        }
+        guard !bytes.isEmpty else {
+            replyError(connection, "NOCOPY the state has more than 4 GiB, which no copy takes")
             return
         }
         let start = Int(min(offset, UInt64(bytes.count)))

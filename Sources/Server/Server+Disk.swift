@@ -142,7 +142,7 @@ package final class Durable {
         switch resumption.verdict {
         case .useAll: break
         case .cut(let place), .ask(let place, keepsInstance: true):
-            say("\(folder)/\(place.file), offset \(place.offset): \(place.flaw.reason); cut there")
+            say("\(folder)/\(place); cut there")
         case .ask(let place, keepsInstance: false):
             let fresh = Identity(
                 service: identity.service, id: identity.id,
@@ -150,8 +150,8 @@ package final class Durable {
             do throws(SystemError) {
                 let aside = try store.renew(fresh)
                 say(
-                    "\(folder)/\(place.file), offset \(place.offset): \(place.flaw.reason); it is in "
-                        + "\(aside) now, and everything comes from the other replica")
+                    "\(folder)/\(place); it is in \(aside) now, and everything comes from the other "
+                        + "replica")
             } catch {
                 throw .system(error)
             }

@@ -92,6 +92,10 @@ extension Store {
         var header = header(op, view, hash, .received)
         header.snapshotBytes = snapshot.count
         try guarded { store throws(SystemError) in
+            guard snapshot.count <= CheckpointHeader.snapshotBytesMax else {
+                let path = "\(store.folder)/\(CheckpointHeader.name(op))"
+                throw SystemError("write", path, code: SystemError.tooBig)
+            }
             try store.removeSuperseded(for: op)
             try store.disk.publish(
                 store.folder, CheckpointHeader.name(op), Checkpoint.encode(header, snapshot))
@@ -173,10 +177,13 @@ extension Store {
             }
         }
         var header = header
+        let name = CheckpointHeader.name(header.op)
+        guard snapshot.count <= CheckpointHeader.snapshotBytesMax else {
+            return .failed(SystemError("write", "\(folder)/\(name)", code: SystemError.tooBig))
+        }
         header.snapshotBytes = snapshot.count
         do throws(SystemError) {
-            try disk.publish(
-                folder, CheckpointHeader.name(header.op), Checkpoint.encode(header, snapshot))
+            try disk.publish(folder, name, Checkpoint.encode(header, snapshot))
         } catch {
             return .failed(error)
         }

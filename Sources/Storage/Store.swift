@@ -235,6 +235,7 @@ package struct Store: ~Copyable {
         precondition(identity.instance != self.identity?.instance, "the same instance again")
         var path = ""
         try guarded { store throws(SystemError) in
+            try store.removeUnfinished()
             // A disk that has no room for the new journal keeps the old one where it is: once that is
             // aside and nothing in its place, the folder is blank.
             try store.disk.checkRoom(store.folder, bytes: store.options.segmentBytes)
@@ -391,6 +392,7 @@ package struct Store: ~Copyable {
         if survey.place != nil {
             try disk.truncate(file, to: tail.offset)
         }
+        try removeUnfinished()
         try disk.allocate(file, bytes: options.segmentBytes)
         // If its sync failed, the kernel may show these bytes and never write them: only bytes that
         // are written again are sure to be tried again.
@@ -406,16 +408,17 @@ package struct Store: ~Copyable {
         }
         checkpoints = survey.checkpoints.filter { !$0.isUnused }.compactMap(\.header)
         try disk.syncFolder(folder)
-        try removeLeftovers(survey)
-    }
-
-    /// What a process that ended in the middle has left behind.
-    private func removeLeftovers(_ survey: Survey) throws(SystemError) {
-        for name in try disk.list(folder) where name.hasSuffix(Self.besideSuffix) {
-            try disk.remove("\(folder)/\(name)")
-        }
         for report in survey.checkpoints where report.isUnused {
             try disk.remove("\(folder)/\(report.name)")
+        }
+    }
+
+    /// What a process that ended in the middle of writing it has left behind. It may be what takes the room
+    /// that is needed now.
+    private func removeUnfinished() throws(SystemError) {
+        for name in try disk.list(folder) where name.hasSuffix(Self.besideSuffix) {
+            let isOurs = ["identity", "room"].contains(name.dropLast(Self.besideSuffix.count))
+            if isOurs || Self.isJournal(name) { try disk.remove("\(folder)/\(name)") }
         }
     }
 }

@@ -38,6 +38,60 @@ import Wire
         #expect(recovered?.op == OpNumber(3) && recovered?.last == OpNumber(6))
     }
 
+    /// A checkpoint that was made later proves that the journal went on to its op: what ends before that is
+    /// not torn, and the log was not set back by the state that it began with.
+    @Test(arguments: [false, true]) func rotBehindTheStateOfAJoin(isSetBack: Bool) throws {
+        let disk = SimulatedDisk()
+        var options = Script.options(.never)
+        options.segmentBytes = 4_000
+        func record(_ op: UInt64) -> Entry {
+            Sample.entry(1, OpNumber(op), count: 1, size: 30, fill: UInt8(op))
+        }
+        func restore(_ store: inout Store, _ op: UInt64) throws {
+            let (at, hash) = (OpNumber(op), record(op).hash)
+            try store.receive(
+                op: at, view: ViewNumber(1), hash: hash, snapshot: Model.snapshot(at))
+            try store.append([.restored(LogEnd(view: ViewNumber(1), op: at), hash: hash)])
+            try store.sync()
+        }
+        var end = 0
+        do {
+            var store = try open(disk, options: options).store
+            try restore(&store, 10)
+            for op in 11...20 as ClosedRange<UInt64> {
+                try store.append([.entry(record(op))])
+                try store.sync()
+                if op == 15 { end = store.counts.bytes }
+            }
+            #expect(
+                try store.checkpoint(
+                    op: OpNumber(20), view: ViewNumber(1), hash: record(20).hash,
+                    snapshot: { Model.snapshot(OpNumber(20)) }))
+            #expect(store.takeCheckpointOutcome() == .done(op: OpNumber(20), removal: nil))
+            if isSetBack { try restore(&store, 12) }
+        }
+        disk.state.withLock {
+            $0.kill()
+            if !isSetBack {
+                // Somewhere in the entry of op 16.
+                $0.spoil("/d/segment-1") { $0[SegmentHeader.byteCount + end + 40] ^= 1 }
+            }
+        }
+        var store = try Store(folder: "/d", service: nil, disk: disk, options: options)
+        if isSetBack {
+            let found = try store.resume(isPeerReachable: false)
+            #expect(found.recovered?.op == OpNumber(12))
+            return
+        }
+        do throws(StoreError) {
+            let found = try store.resume(isPeerReachable: false)
+            Issue.record("\(found)")
+        } catch {
+            #expect("\(error)".contains("ends with op 15, its checkpoint with 20"), "\(error)")
+        }
+        #expect(disk.state.withLock { $0.names }.contains("/d/checkpoint-20"))
+    }
+
     /// Somebody else was promoted by force while this one went on alone: the state that it is given is
     /// older than its checkpoint, and what follows is another log, which passes the checkpoint's op.
     @Test(arguments: [8, 10, 13]) func aStateOfAnotherLog(end: UInt64) throws {
