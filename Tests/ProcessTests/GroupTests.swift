@@ -332,8 +332,10 @@ extension ProcessSuite {
                 try group.waitFor(leader: 30, members: 3)
                 let client = try RawClient(group.port(10))
                 #expect(try client.ask("REPLICA STOP").code == "REDIRECT")
-                // Until the two backups are connected, too.
-                usleep(500_000)
+                // The two backups are connected, too.
+                _ = try cluster.eventually("two links at 10, its client and who asks") {
+                    try cluster.info(group.port(10))["connections"] == "4" ? true : nil
+                }
                 #expect(try RawClient(group.port(30)).ask("LINK CUT") == .text("OK"))
                 _ = try cluster.eventually("10 to be on its own") {
                     try client.ask("REPLICA STOP") == .text("OK") ? true : nil
@@ -357,9 +359,13 @@ extension ProcessSuite {
                     "PEER", "hello", "6", service, "joining", "0.1.aaaa.1.1@127.0.0.1:1", "-",
                     "bully", "-", "-",
                 ]
-                for words in [hello, ["PEER", "stop"]] {
-                    try other.send(Array(FakeServer.command(words).utf8))
+                try other.send(Array(FakeServer.command(hello).utf8))
+                // Who is not taken for a replica could not end anything in any case.
+                let answer = try other.receive()
+                guard case .list(let words) = answer, words.first == .text("PEER") else {
+                    throw Trouble("\(answer)")
                 }
+                try other.send(Array(FakeServer.command(["PEER", "stop"]).utf8))
                 usleep(300_000)
                 #expect(cluster.processes["s10"]?.isRunning == true, "\(cluster.words)")
                 try group.waitFor(leader: 10, members: 1)

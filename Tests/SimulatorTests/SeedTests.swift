@@ -23,12 +23,16 @@ import Testing
         _ words: [String], election: Election? = nil, disks: Bool = false, breakage: Breakage?
     ) throws -> Simulation.Outcome {
         let seed = try #require(UInt64(words[1]))
-        let shape = words[2] == "any" ? nil : Shape(rawValue: words[2])
+        let shape = Shape(rawValue: words[2])
+        #expect(shape != nil || words[2] == "any", "\(words)")
         var options = Simulation.Options(
             seed: seed, shape: shape, election: election, breakage: breakage)
         options.disks = disks
         return Simulation(options).run()
     }
+
+    /// Without any the next test would have nothing to run, and pass.
+    @Test func thereAreBugs() { #expect(Self.bugs.count >= 46) }
 
     @Test(arguments: bugs) func noBugComesBack(words: [String]) throws {
         // Found when there were no groups but sticky ones; or with disks in every run.
