@@ -256,7 +256,7 @@ extension Disks {
                     #expect(try client.ask("VOTE.OPEN v ROLL open") == .number(number))
                 }
                 // Their journals end with a mark, behind which nothing looks torn.
-                usleep(300_000)
+                try pair.waitForIdleJournals([0, 1])
                 let service = try pair.cluster.info(pair.cluster.ports[leader])["service"]
                 try pair.kill([leader])
                 let folder = pair.folder(leader)
@@ -305,7 +305,7 @@ extension Disks {
                 #expect(try client.ask("PING") == .text("PONG"))
                 // The first for so long that the other leads by then.
                 try disks[leader].set([
-                    "fdatasync segment- 0 1 sleep:4000", "fdatasync segment- 0 0 sleep:1000",
+                    "fdatasync segment- 0 1 sleep:10000", "fdatasync segment- 0 0 sleep:1000",
                 ])
                 try client.send(Array("VOTE.OPEN q ROLL open\r\n".utf8))
                 // It hangs in the request's sync.

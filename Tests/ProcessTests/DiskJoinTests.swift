@@ -35,12 +35,18 @@ extension ProcessSuite {
             try body(cluster)
         }
 
+        /// What is asked on another connection afterwards is answered when this has been read.
+        private func send(_ line: String, _ client: RawClient, _ cluster: Cluster) throws {
+            try client.send(Array("\(line)\r\n".utf8))
+            let other = try RawClient(cluster.ports[0], seconds: 60)
+            #expect(try other.ask("PING") == .text("PONG"))
+        }
+
         /// `OK` means on the roll.
         @Test func whoWasTakenOffJoinsAgain() throws {
             try withRestarted { cluster in
                 let ann = try RawClient(cluster.ports[0], seconds: 60)
-                try ann.send(Array("VOTE.JOIN ann\r\n".utf8))
-                usleep(300_000)
+                try send("VOTE.JOIN ann", ann, cluster)
                 try cluster.backup(flags(cluster, "b"))
                 let words = "-TRYAGAIN the voter has been taken off the roll meanwhile"
                 #expect(try ann.receive().description == words)
@@ -56,10 +62,7 @@ extension ProcessSuite {
                     RawClient(cluster.ports[0], seconds: 60),
                     RawClient(cluster.ports[0], seconds: 60),
                 ]
-                for client in clients {
-                    try client.send(Array("VOTE.JOIN bob\r\n".utf8))
-                    usleep(300_000)
-                }
+                for client in clients { try send("VOTE.JOIN bob", client, cluster) }
                 try cluster.backup(flags(cluster, "b"))
                 let replies = try clients.map { try $0.receive().description }
                 #expect(replies == ["OK", "-NAMEINUSE another connection has joined as bob"])

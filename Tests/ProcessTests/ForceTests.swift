@@ -94,7 +94,7 @@ extension ProcessSuite {
                 let primary = try #require(cluster.processes["primary"])
                 kill(primary.processIdentifier, SIGKILL)
                 let list = "VOTE.LIST FROM \(vote)"
-                _ = try cluster.eventually("cem's ballot", within: 5) {
+                _ = try cluster.eventually("cem's ballot") {
                     try second.ask(list) == Self.votes(vote, 1) ? true : nil
                 }
                 usleep(100_000)

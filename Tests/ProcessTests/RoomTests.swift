@@ -129,7 +129,7 @@ extension ProcessSuite {
                 }
                 // Ann's client acknowledged; the end of its lease would have taken a second.
                 #expect(times.contains { $0 < .milliseconds(600) }, "\(times)")
-                #expect(times.allSatisfy { $0 < .seconds(5) }, "\(times)")
+                #expect(times.allSatisfy { $0 < .seconds(15) }, "\(times)")
                 let cem = try Desk(cluster, "cem", ["--no-cache"])
                 for _ in 1...2 {
                     #expect(try cem.ask("check ME4494") == "(From servers): \(none)")
@@ -171,7 +171,7 @@ extension ProcessSuite {
                 #expect(
                     try bob.ask("reserve ME4494 \(slot)") == "(From servers): Reservation confirmed"
                 )
-                #expect(ContinuousClock.now - begin < .seconds(5))
+                #expect(ContinuousClock.now - begin < .seconds(15))
                 try ann.type("check ME4494")
                 kill(pid, SIGCONT)
                 #expect(try ann.answer() == "(From servers): ME4494 \(slot)")
