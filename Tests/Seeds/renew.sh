@@ -7,6 +7,7 @@ cd "$(dirname "$0")/../.."
 swift build -c release --product pollsim
 export work
 work=$(mktemp -d)
+trap 'rm -r "$work"' EXIT
 
 # The first seed from $2 on that does `sed -n $3` of what pollsim says; further arguments are flags. A replica
 # that trips over its own precondition notices as well, but ends the whole program, which no test
@@ -66,4 +67,3 @@ printf '%s\0' "${rules[@]}" | xargs -0 -P "$cores" -I{} bash -c 'find_rule "$1"'
     for rule in "${rules[@]}"; do cat "$work/${rule%%:*}:rule"; done
 } >"$work/all"
 mv "$work/all" Tests/Seeds/breakages.txt
-rm -r "$work"

@@ -55,8 +55,11 @@ import Wire
         #expect(link(files[1], gate) == 0)
 
         let process = Process()
-        process.executableURL = Self.program
-        process.arguments = ["journal", folder, "--records"]
+        // If this process were killed, it would wait at its pipe for ever.
+        process.executableURL = URL(filePath: "/usr/bin/env")
+        process.arguments = [
+            "timeout", "-s", "KILL", "60", Self.program.path, "journal", folder, "--records",
+        ]
         let output = Pipe()
         process.standardOutput = output
         process.standardError = output
