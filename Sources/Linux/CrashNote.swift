@@ -8,6 +8,13 @@ package enum CrashNote {
     nonisolated(unsafe) private static var text: UnsafeMutablePointer<CChar>?
     nonisolated(unsafe) private static var exitCode: CInt = 70
 
+    /// For a program of which nothing but its name is to be said.
+    package static func install(program: String, exitCode code: CInt) {
+        install(
+            before: "\(program): a defect has ended this process (what stands above may say which)",
+            after: "", exitCode: code)
+    }
+
     /// Called once, before there are other threads. The line that a crash prints is `before`, the
     /// thread's number, if it has one, and `after`; then the process exits with `code`.
     package static func install(before: String, after: String, exitCode code: CInt) {

@@ -170,6 +170,7 @@ private func run() throws(UsageError) {
 }
 
 Terminal.openStandardDescriptors()
+CrashNote.install(program: program, exitCode: ExitCode.software.rawValue)
 // A log that may not grow is one that cannot be written for now; voting goes on.
 Signals.ignoreFileSizeLimit()
 do {

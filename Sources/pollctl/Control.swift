@@ -83,6 +83,7 @@ enum Control {
 
     static func main() {
         Terminal.openStandardDescriptors()
+        CrashNote.install(program: "pollctl", exitCode: ExitCode.software.rawValue)
         // A file that may not grow fails the command, which says so and tidies up.
         Signals.ignoreFileSizeLimit()
         do {

@@ -110,6 +110,7 @@ private func run() throws(UsageError) {
 }
 
 Terminal.openStandardDescriptors()
+CrashNote.install(program: program, exitCode: ExitCode.software.rawValue)
 do {
     try run()
 } catch {
