@@ -120,11 +120,10 @@ extension RoomSession {
         guard service != theirs else { return }
         defer { service = theirs }
         guard service != nil else { return }
-        // Nothing that was done in the old service is known in this one, sessions included.
+        // A copy of the old service knows its calls: what was carried out before the copy was made
+        // is answered, not done again. Where this session is not known, the next write is told so.
         view = nil
-        renewSession()
-        task?.sequence = nil
-        task?.isUncertain = false
+        task?.isUncertainHere = false
         interject(
             .news("the service was started anew: earlier reservations may be gone"), into: &outbox)
     }
@@ -242,6 +241,7 @@ extension RoomSession {
         if task?.isSent == true {
             task?.isSent = false
             task?.isUncertain = true
+            task?.isUncertainHere = true
         }
         if lost.isOpen {
             // Whoever is next is likelier to lead than the one that was just lost.

@@ -127,14 +127,16 @@ extension RoomSession {
             lose(text, into: &outbox)
         case "NOSESSION", "SEQUENCE":
             self.task?.isSent = false
-            let mayStartAnew = !task.isUncertain && task.sequence != 1
+            let mayStartAnew = !task.isUncertainHere && task.sequence != 1
             guard mayStartAnew else {
                 giveUp("the servers have forgotten this client (\(text))", into: &outbox)
                 return
             }
-            // Sent once, and refused: nothing was carried out, so another number is no second try.
+            // Sent here once, and refused: in this service nothing was carried out, so another number
+            // is no second try.
             renewSession()
             self.task?.sequence = nil
+            self.task?.isUncertain = false
         default:
             self.task?.isSent = false
             giveUp("the server refuses: \(text)", into: &outbox)

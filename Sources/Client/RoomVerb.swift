@@ -40,6 +40,8 @@ struct RoomTask: Equatable, Sendable {
     var isSent = false
     /// It may have been carried out although no answer came.
     var isUncertain = false
+    /// The same, and by the service that is at hand now, not only by one whose place this one took.
+    var isUncertainHere = false
     /// After a refusal that may pass: not before this moment.
     var retryAt: UInt64 = 0
 

@@ -178,19 +178,6 @@ private let notKnown = "it is not known whether the reservation was carried out"
         #expect(stage.dialed() == [bob])
     }
 
-    @Test func serviceStartedAnewIsUsedAndSaid() throws {
-        var stage = try RoomStage.settled()
-        stage.type("reserve A 8:30-9:30 Monday")
-        let before = stage.sent()
-        try stage.lose()
-        try stage.refuse(bob)
-        try stage.accept(ann, view: 1, service: ServiceID(high: 9, low: 9))
-        #expect(stage.news == ["the service was started anew: earlier reservations may be gone"])
-        let after = stage.sent()
-        #expect(after == ["CALL \(stage.session.client) 1 \(callReserve)"])
-        #expect(after != before)
-    }
-
     // MARK: Lost connections
 
     @Test func retryIsTheSameCall() throws {
