@@ -117,17 +117,24 @@ package struct ClientLoop: ~Copyable {
     }
 
     private mutating func readInput() {
-        while input != nil, session.isAsking || input?.isTerminal == true {
+        for _ in 0..<TypedLines.linesMax {
+            guard input != nil, session.isAsking || input?.isTerminal == true else { return }
             switch input?.next() ?? .nothing {
             case .nothing: return
             case .line(let line): session.step(.line(line), into: &outbox)
             case .tooLong: session.step(.line(""), into: &outbox)
-            case .ended:
-                session.step(.inputEnded, into: &outbox)
-                input?.watch(links.poller, isAsking: false)
-                input = nil
+            case .ended: endInput()
+            case .failed(let error):
+                outbox.notices.append(.trouble("\(error)"))
+                endInput()
             }
         }
+    }
+
+    private mutating func endInput() {
+        session.step(.inputEnded, into: &outbox)
+        input?.watch(links.poller, isAsking: false)
+        input = nil
     }
 
     // MARK: Out

@@ -12,7 +12,6 @@ package struct RoomLoop: ~Copyable {
     private var input: TypedLines?
     private var outbox = RoomOutbox()
     private var ending: Ending?
-    private var isInputLeft = false
 
     private static let leaveSignals = [Signals.interrupt, Signals.terminate]
 
@@ -55,10 +54,7 @@ package struct RoomLoop: ~Copyable {
         session.step(.time(Clock.bootNanoseconds()), into: &outbox)
     }
 
-    private static let linesMax = 64
-
     private func timeout() -> CInt {
-        if isInputLeft { return 0 }
         guard let wakeAt = session.wakeAt else { return -1 }
         let now = Clock.bootNanoseconds()
         return wakeAt > now ? CInt(min((wakeAt - now + 999_999) / 1_000_000, 60_000)) : 0
@@ -90,17 +86,10 @@ package struct RoomLoop: ~Copyable {
         }
     }
 
-    /// Gives the session lines for as long as it answers them by itself, but no more at a time than
-    /// lets the servers' words and signals wait for a moment.
+    /// Gives the session lines for as long as it answers them by itself.
     private mutating func readInput() {
-        isInputLeft = false
-        var count = 0
-        while input != nil, session.isAsking {
-            guard count < Self.linesMax else {
-                isInputLeft = true
-                return
-            }
-            count += 1
+        for _ in 0..<TypedLines.linesMax {
+            guard input != nil, session.isAsking else { return }
             let next = input?.next() ?? .nothing
             // After the line was read: the answer must not be from before the question.
             stepTime()
@@ -108,12 +97,16 @@ package struct RoomLoop: ~Copyable {
             case .nothing: return
             case .line(let line): session.step(.line(line), into: &outbox)
             case .tooLong: session.step(.lineTooLong, into: &outbox)
-            case .ended:
-                session.step(.inputEnded, into: &outbox)
-                input?.watch(links.poller, isAsking: false)
-                input = nil
+            case .ended: endInput(.inputEnded)
+            case .failed(let error): endInput(.inputFailed("\(error)"))
             }
         }
+    }
+
+    private mutating func endInput(_ event: RoomSession.Event) {
+        session.step(event, into: &outbox)
+        input?.watch(links.poller, isAsking: false)
+        input = nil
     }
 
     // MARK: Out

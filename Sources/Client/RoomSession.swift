@@ -57,6 +57,8 @@ package struct RoomSession: Equatable, Sendable {
         /// There was one, but it was too long.
         case lineTooLong
         case inputEnded
+        /// The rest of it cannot be read, and why.
+        case inputFailed(String)
         /// Somebody wants the run to end.
         case leave
     }
@@ -144,6 +146,7 @@ package struct RoomSession: Equatable, Sendable {
         case .line(let line): onLine(line, into: &outbox)
         case .lineTooLong: onLongLine(into: &outbox)
         case .inputEnded: onInputEnded(into: &outbox)
+        case .inputFailed(let reason): end(.io(reason), into: &outbox)
         case .leave: onLeave(into: &outbox)
         }
         settle(into: &outbox)

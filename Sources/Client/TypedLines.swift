@@ -3,6 +3,12 @@ import Linux
 /// Standard input as lines, read without ever keeping the loop waiting.
 struct TypedLines {
     static let fd: CInt = 0
+    /// How many lines a loop takes at a time, so that signals and the servers' words wait for a
+    /// moment only.
+    static let linesMax = 64
+    /// How often the input is read for one line at a time: of what epoll refuses there may be no
+    /// end, and no line in it (`/dev/zero`).
+    private static let readsMax = 16
 
     let isTerminal = Terminal.isTerminal(TypedLines.fd)
     /// What is typed as an answer to what stands at the terminal is read at once and dropped if
@@ -13,6 +19,8 @@ struct TypedLines {
     /// The beginning of the line in the buffer was too much and is gone; so goes the rest.
     private var isOverflowing = false
     private var hasEnded = false
+    /// Why it has ended before its end.
+    private var failure: SystemError?
     private var isWatched = false
     /// Plain files are always ready and refused by epoll.
     private var isPollable = true
@@ -25,24 +33,28 @@ struct TypedLines {
 
     static func isInput(_ fd: CInt) -> Bool { fd == Self.fd }
 
-    /// Watches the input as long as somebody wants to know. True: it has just shown that it cannot be
-    /// waited for, and can be read now.
+    private var hasLine: Bool { buffer.contains(UInt8(ascii: "\n")) }
+
+    /// Watches the input as long as somebody wants to know. True: it need not be waited for, or cannot
+    /// be; `next` is to be called at once.
     @discardableResult
     mutating func watch(_ poller: borrowing Poller, isAsking: Bool) -> Bool {
-        let isWanted = isPollable && !hasEnded && (isAsking || readsAhead)
-        guard isWanted != isWatched else { return false }
-        if isWanted {
-            do {
-                try poller.add(Self.fd)
-            } catch {
-                isPollable = false
-                return true
+        let isTaken = isAsking || readsAhead
+        let isWanted = isPollable && !hasEnded && isTaken
+        if isWanted != isWatched {
+            if isWanted {
+                do {
+                    try poller.add(Self.fd)
+                    isWatched = true
+                } catch {
+                    isPollable = false
+                }
+            } else {
+                poller.remove(Self.fd)
+                isWatched = false
             }
-        } else {
-            poller.remove(Self.fd)
         }
-        isWatched = isWanted
-        return false
+        return isTaken && (!isPollable || hasEnded || hasLine)
     }
 
     /// Reads once; to be called when the input is ready.
@@ -52,13 +64,16 @@ struct TypedLines {
         switch chunk.withUnsafeMutableBytes({ IO.read(Self.fd, into: $0) }) {
         case .bytes(let count):
             buffer.append(contentsOf: chunk[..<count])
-            if buffer.count > lineBytesMax, !buffer.contains(UInt8(ascii: "\n")) {
+            if buffer.count > lineBytesMax, !hasLine {
                 isOverflowing = true
                 buffer.removeAll()
             }
         case .wouldBlock: break
-        // A terminal that is gone, or standard input closed from the start.
-        case .end, .failed: hasEnded = true
+        case .end: hasEnded = true
+        case .failed(let code):
+            hasEnded = true
+            // A terminal that is gone has nothing more to say; of a file there was more.
+            if !isTerminal { failure = SystemError("read", "standard input", code: code) }
         }
     }
 
@@ -67,16 +82,23 @@ struct TypedLines {
         /// A line that was too long; it is gone.
         case tooLong
         case ended
+        /// What came behind the last line end may be half a line; it is gone.
+        case failed(SystemError)
         case nothing
     }
 
     mutating func next() -> Next {
-        while !isPollable, !hasEnded, !buffer.contains(UInt8(ascii: "\n")) { read() }
+        var readsLeft = Self.readsMax
+        while !isPollable, !hasEnded, !hasLine, readsLeft > 0 {
+            read()
+            readsLeft -= 1
+        }
         if let end = buffer.firstIndex(of: UInt8(ascii: "\n")) {
             defer { buffer.removeFirst(end + 1) }
             return take(buffer[..<end])
         }
         guard hasEnded else { return .nothing }
+        if let failure { return .failed(failure) }
         guard !buffer.isEmpty || isOverflowing else { return .ended }
         // The last line of a file need not have an end.
         defer { buffer = [] }
