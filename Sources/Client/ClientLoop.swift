@@ -37,6 +37,8 @@ package struct ClientLoop: ~Copyable {
         let speaker = try Speaker()
         try links.poller.add(signals.fd.raw)
         var settings = settings
+        // Between the log's lines nothing else may stand, and in a file it would stand over them.
+        if log.isStandardOutput { settings.showsResults = false }
         var input: TypedLines?
         if settings.policy == .ask {
             input = TypedLines(readsAhead: Terminal.isTerminal(TypedLines.fd))
@@ -152,7 +154,8 @@ package struct ClientLoop: ~Copyable {
             append(work.append)
             for text in work.show { speaker.show(text) }
             for notice in work.notices { say(notice) }
-            ending = work.ending
+            // Of what came along with the end something may not be in the log.
+            if let last = work.ending { ending = outbox.ending ?? last }
         }
     }
 

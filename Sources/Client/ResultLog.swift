@@ -12,6 +12,8 @@ package struct ResultLog: ~Copyable {
     package let found: ResultChain
     /// Whether half a line stood at its end and was cut off.
     package let wasTorn: Bool
+    /// What the results are shown on is this very file, pipe or device.
+    package let isStandardOutput: Bool
     private let file: FileDescriptor
     /// A device or pipe: nothing to read again, to lock or to cut off.
     private let isRegular: Bool
@@ -26,8 +28,11 @@ package struct ResultLog: ~Copyable {
         do {
             opened = try Self.open(path)
         } catch let error as SystemError {
-            throw Refusal(
-                text: "\(error); --log FILE puts the results elsewhere, into a folder that exists")
+            let advice =
+                error.isWithoutReader
+                ? "nobody reads there: start the reader of that pipe first, or give another --log"
+                : "--log FILE puts the results elsewhere, into a folder that exists"
+            throw Refusal(text: "\(error); \(advice)")
         } catch let fault as LogScanner.Fault {
             throw Refusal(text: "\(path):\(fault.line): not the log of a voter: \(fault.text)")
         } catch let refusal as Refusal {
@@ -40,6 +45,7 @@ package struct ResultLog: ~Copyable {
         wasTorn = !opened.scanner.tail.isEmpty
         size = opened.scanner.wholeBytes
         isRegular = opened.isRegular
+        isStandardOutput = Files.areSame(opened.fd, 1)
         file = FileDescriptor(owning: opened.fd)
     }
 
@@ -50,7 +56,7 @@ package struct ResultLog: ~Copyable {
     }
 
     private static func open(_ path: String) throws -> Opened {
-        let file = try Files.openForAppending(path)
+        let file = try openFile(path)
         let isRegular = Files.isRegular(file.raw)
         var scanner = LogScanner()
         if isRegular {
@@ -65,13 +71,19 @@ package struct ResultLog: ~Copyable {
         return Opened(fd: file.release(), isRegular: isRegular, scanner: scanner)
     }
 
+    /// Whoever reads a pipe, or watches a terminal, may pause for as long as he likes.
+    private static func openFile(_ path: String) throws(SystemError) -> FileDescriptor {
+        if Files.isSpecial(path) { return try Files.openSpecial(path) }
+        return try Files.openForAppending(path)
+    }
+
     /// Appends one line. After a failure the file is as it was before, or is made so before the
-    /// next line.
+    /// next line. Does not wait: what a pipe has no room for has failed.
     package mutating func append(_ result: PollResult) throws(SystemError) {
         if isDirty { try cutOff() }
         let line = result.logLine
         do {
-            try IO.writeAll(file.raw, line, subject: path)
+            try IO.writeAll(file.raw, line, subject: path, waits: false)
         } catch {
             isDirty = isRegular
             // Tried at once, so that no reader sees half a line for long; that it may fail too is

@@ -51,7 +51,7 @@ package struct VoterOutbox: Equatable, Sendable {
     /// Text for standard output as it stands, with its line ends.
     package var show: [String] = []
     package var notices: [Notice] = []
-    /// Flush and go; nothing follows.
+    /// Flush and go; nothing follows. But `logFailed` is still taken, and makes it another ending.
     package var ending: Ending?
 
     package init() {}

@@ -157,7 +157,10 @@ package struct VoterSession: Equatable, Sendable {
     package var isAsking: Bool { promptedVote != nil }
 
     package mutating func step(_ event: Event, into outbox: inout VoterOutbox) {
-        guard phase != .ended else { return }
+        guard phase != .ended else {
+            if case .logFailed(let reason) = event { outbox.ending = .io(reason) }
+            return
+        }
         switch event {
         case .time(let moment): onTime(moment, into: &outbox)
         case .connected(let link): onConnected(link, into: &outbox)
@@ -220,7 +223,8 @@ package struct VoterSession: Equatable, Sendable {
 
     func index(of link: LinkID) -> Int? { links.firstIndex { $0.id == link } }
 
-    /// Ends the run. Results that could not be written are worth a failure whatever else happened.
+    /// Ends the run. Results that could not be written are worth a failure whatever else happened;
+    /// so are those that come along with the end, which the shell writes after it.
     mutating func end(_ ending: Ending, into outbox: inout VoterOutbox) {
         guard phase != .ended else { return }
         breakPrompt(into: &outbox)

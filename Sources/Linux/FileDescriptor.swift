@@ -101,10 +101,11 @@ package enum IO {
     }
 
     /// Writes all of `bytes` to a file or terminal; waits for room, also where another process that
-    /// shares it has made it non-blocking.
-    package static func writeAll(_ fd: CInt, _ bytes: [UInt8], subject: String = "")
-        throws(SystemError)
-    {
+    /// shares it has made it non-blocking. `waits` false: of a descriptor that does not block it is an
+    /// error that there is none. A pipe then has taken nothing of what is at most PIPE_BUF bytes.
+    package static func writeAll(
+        _ fd: CInt, _ bytes: [UInt8], subject: String = "", waits: Bool = true
+    ) throws(SystemError) {
         var offset = 0
         while offset < bytes.count {
             let count = bytes.withUnsafeBytes { buffer in
@@ -114,7 +115,7 @@ package enum IO {
                 }
             }
             if count < 0 {
-                guard errno == EAGAIN else { throw SystemError("write", subject) }
+                guard waits, errno == EAGAIN else { throw SystemError("write", subject) }
                 _ = isReady(fd, milliseconds: -1)
                 continue
             }

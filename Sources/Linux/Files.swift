@@ -32,6 +32,14 @@ package enum Files {
         return FileDescriptor(owning: raw)
     }
 
+    /// Opens a pipe or a device for writing, without ever waiting for whoever reads there. Fails if
+    /// that is nobody (`isWithoutReader`).
+    package static func openSpecial(_ path: String) throws(SystemError) -> FileDescriptor {
+        let raw = uninterrupted { clinux_open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC, 0) }
+        guard raw >= 0 else { throw SystemError("open", path) }
+        return FileDescriptor(owning: raw)
+    }
+
     package static func truncate(_ fd: CInt, to size: Int, path: String) throws(SystemError) {
         guard uninterrupted({ ftruncate(fd, size) }) == 0 else {
             throw SystemError("ftruncate", path)
@@ -60,6 +68,14 @@ package enum Files {
         guard fstatat(AT_FDCWD, path, &status, 0) == 0 else { return false }
         let kind = status.st_mode & S_IFMT
         return kind != S_IFREG && kind != S_IFDIR
+    }
+
+    /// Whether two descriptors are of the same file, device or pipe.
+    package static func areSame(_ one: CInt, _ other: CInt) -> Bool {
+        var first = stat()
+        var second = stat()
+        return fstat(one, &first) == 0 && fstat(other, &second) == 0
+            && first.st_dev == second.st_dev && first.st_ino == second.st_ino
     }
 
     package static func exists(_ path: String) -> Bool {

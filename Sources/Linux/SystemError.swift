@@ -31,6 +31,8 @@ package struct SystemError: Error, Equatable, CustomStringConvertible, Sendable 
     package static var timedOut: CInt { ETIMEDOUT }
     package var isNoSpace: Bool { code == ENOSPC || code == EDQUOT }
     package var isMissing: Bool { code == ENOENT }
+    /// Of the opening of a pipe for writing: nobody has it open for reading. So it is of a socket.
+    package var isWithoutReader: Bool { code == ENXIO }
     /// A file stands where a folder was expected.
     package var isNoFolder: Bool { code == ENOTDIR }
     /// The disk could not give a file's bytes, as of a sector that has gone bad. Not so if the file

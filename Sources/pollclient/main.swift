@@ -49,7 +49,9 @@ private let syntax = CommandLineSyntax(
     details: """
         Results go to standard output, messages to standard error. SIGINT and SIGTERM make the
         client leave the service before it exits; the second one ends it at once.
-        Exit codes: 0 done, 64 usage, 69 name in use, 74 log or other I/O.
+        A log that is a pipe needs a reader when the client starts; what the pipe has no room for is
+        kept and written later. Where the log is standard output nothing else is shown there.
+        Exit codes: 0 done, 64 usage, 69 name in use, 74 log or other I/O, 70 our fault.
         """,
     example: "pollclient --name alice --vote random --seed 7 --votes 20"
 )
@@ -150,6 +152,12 @@ private func run() throws(UsageError) {
     let ending: Ending
     do {
         let log = try openLog(options)
+        guard options.settings.policy != .ask || !log.isStandardOutput else {
+            fail(
+                .usage,
+                "--vote ask: the questions go to standard output, which is the log; give another "
+                    + "--log")
+        }
         var loop = try ClientLoop(
             program: program,
             settings: options.settings,

@@ -60,6 +60,20 @@ import Wire
         #expect(stage.ending == .done)
     }
 
+    /// It comes along with the service's word that this voter has left, so the end has been decided
+    /// when the disk turns out to be full.
+    @Test func lastResultThatIsNotInTheLogIsAFailure() throws {
+        var stage = Stage()
+        try stage.settle()
+        stage.step(.leave)
+        try stage.result(1)
+        try stage.ok(ann)
+        #expect(stage.ending == .done)
+        #expect(stage.out.append.map(\.id) == [1])
+        stage.step(.logFailed("cannot append to eve.log"))
+        #expect(stage.out.ending == .io("cannot append to eve.log"))
+    }
+
     @Test func electorWaitsForAViewWithoutIt() throws {
         var stage = Stage()
         try stage.settle()

@@ -124,6 +124,39 @@ import Testing
         #expect(code == 28, "ENOSPC")
     }
 
+    /// Nobody waits for its reader; what it had no room for is written once it has.
+    @Test func pipeIsNotWaitedFor() throws {
+        #expect(mkfifo(path, 0o600) == 0)
+        guard case .failure(let refusal) = open() else {
+            Issue.record("opened without a reader")
+            return
+        }
+        #expect(refusal.text.contains("nobody reads there"), "\(refusal.text)")
+        let reader = Glibc.open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC)
+        defer { close(reader) }
+        var log = try ResultLog(path: path)
+        var written: UInt64 = 0
+        var code: CInt?
+        do {
+            while written < 100_000 {
+                try log.append(PollResult(id: written + 1, yes: 1, no: 0))
+                written += 1
+            }
+        } catch {
+            code = error.code
+        }
+        #expect(code == EAGAIN && written > 0)
+
+        var chunk = [UInt8](repeating: 0, count: 1 << 20)
+        var text: [UInt8] = []
+        while case .bytes(let count) = chunk.withUnsafeMutableBytes({ IO.read(reader, into: $0) }) {
+            text += chunk[..<count]
+        }
+        let lines = (1...written).map { "\($0) 1 0\n" }.joined()
+        #expect(text == Array(lines.utf8))
+        try log.append(PollResult(id: written + 1, yes: 1, no: 0))
+    }
+
     @Test func scannerTakesPiecesOfAnySize() throws {
         let bytes = Array("1 2 3\n2 30 4\n3 0 0\n4 1".utf8)
         for size in 1...bytes.count {

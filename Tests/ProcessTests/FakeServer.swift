@@ -6,12 +6,12 @@ final class FakeServer: Sendable {
     private let listener: Int32
 
     /// `answer` gives the bytes for what came in on the connection of this number, from 1 on; nil:
-    /// the connection is closed. `more`: what HELLO is told beside the mode, as RESP.
+    /// the connection is closed. `more`: what HELLO is told beside the mode, as RESP; PORT in it is
+    /// this server's own.
     init(
         hello more: [(key: String, value: String)] = [("view", ":1")],
         _ answer: @escaping @Sendable (Int, String) -> String?
     ) throws {
-        let hello = Self.hello(more)
         let listener = tcpSocket()
         var address = sockaddr_in()
         address.sin_family = sa_family_t(AF_INET)
@@ -26,6 +26,7 @@ final class FakeServer: Sendable {
         guard status == 0 else { throw Trouble("no port for a server") }
         self.listener = listener
         port = UInt16(bigEndian: address.sin_port)
+        let hello = Self.hello(more).replacing("PORT", with: "\(port)")
         Thread.detachNewThread {
             var count = 0
             while true {

@@ -1,0 +1,97 @@
+import Foundation
+import Testing
+
+extension ProcessSuite {
+    /// A `pollclient` whose log is no plain file, or one that others write to.
+    @Suite(.serialized) struct VoterLogs {
+        private func with(_ body: (Cluster) throws -> Void) throws {
+            let cluster = try Cluster()
+            defer { cluster.end() }
+            try body(cluster)
+        }
+
+        @discardableResult
+        private func start(_ cluster: Cluster, _ name: String, _ flags: [String]) throws
+            -> Process
+        {
+            try cluster.start(
+                name, "pollclient", ["--servers", cluster.servers, "--name", name] + flags)
+        }
+
+        /// What people are shown would stand over the log's lines.
+        @Test func standardOutput() throws {
+            try with { cluster in
+                try cluster.primary(
+                    Cluster.quick + ["--no-restart", "--voters", "1", "--votes", "3"])
+                let log = ["--log", "/dev/stdout"]
+                try start(cluster, "ann", log + ["--vote", "yes", "--votes", "3"])
+                #expect(try cluster.waitForExit("ann") == 0, "\(cluster.words)")
+                #expect(cluster.said("ann", "out") == "1 1 0\n2 1 0\n3 1 0\n")
+                try start(cluster, "bob", log + ["--vote", "ask"])
+                #expect(try cluster.waitForExit("bob") == 64)
+                #expect(cluster.said("bob", "err").contains("give another --log"))
+                #expect(cluster.said("bob", "out") == "")
+            }
+        }
+
+        /// Its reader pauses for ever: this voter votes on, and ends when it is told to.
+        @Test func fullPipe() throws {
+            try with { cluster in
+                let path = cluster.folder.path + "/pipe"
+                #expect(mkfifo(path, 0o600) == 0)
+                try start(cluster, "early", ["--log", path])
+                #expect(try cluster.waitForExit("early") == 74)
+                #expect(cluster.said("early", "err").contains("nobody reads there"))
+
+                let reader = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC)
+                #expect(reader >= 0)
+                defer { close(reader) }
+                // F_SETPIPE_SZ: of one page, which some hundred lines fill.
+                #expect(fcntl(reader, 1_031, 4_096) > 0)
+                try cluster.primary(
+                    Cluster.quick + ["--no-restart", "--voters", "1", "--votes", "1000000"])
+                let ann = try start(cluster, "ann", ["--log", path, "--vote", "yes"])
+                _ = try cluster.eventually("a full pipe", within: 60) {
+                    cluster.said("ann", "err").contains("results are kept") ? true : nil
+                }
+                let count = try cluster.info(cluster.ports[0])["votes_closed"]
+                _ = try cluster.eventually("more votes") {
+                    try cluster.info(cluster.ports[0])["votes_closed"] != count ? true : nil
+                }
+                ann.terminate()
+                #expect(try cluster.waitForExit("ann") == 74)
+                #expect(cluster.said("ann", "err").contains("could not be written to \(path)"))
+            }
+        }
+
+        /// The last result comes in one piece with the word that this voter has left.
+        @Test func lastResultOnAFullDisk() throws {
+            try with { cluster in
+                let service = String(repeating: "5", count: 32)
+                let server = try FakeServer(hello: [
+                    ("server", "+pollsrv"), ("instance", "+5"), ("service", "+\(service)"),
+                    ("view", ":1"), ("primary", "+127.0.0.1:PORT"),
+                ]) { _, request in
+                    let count = request.split(separator: "\r\n").count { $0.hasPrefix("*") }
+                    let replies = String(repeating: "+OK\r\n", count: count)
+                    let result = ">5\r\n+result\r\n:1\r\n:1\r\n:0\r\n:1\r\n"
+                    return request.contains("VOTE.LEAVE") ? result + replies : replies
+                }
+                defer { server.stop() }
+                let ann = try cluster.start(
+                    "ann", "pollclient",
+                    [
+                        "--servers", "127.0.0.1:\(server.port)", "--name", "ann", "--log",
+                        "/dev/full", "--verbose",
+                    ])
+                _ = try cluster.eventually("a voter that has joined") {
+                    cluster.said("ann", "err").contains("joined as ann") ? true : nil
+                }
+                ann.terminate()
+                #expect(try cluster.waitForExit("ann") == 74, "\(cluster.words)")
+                let words = "cannot append to /dev/full: write: No space left on device\n"
+                #expect(cluster.said("ann", "err").hasSuffix(words), "\(cluster.words)")
+            }
+        }
+    }
+}
