@@ -12,6 +12,14 @@ package enum CommandFailure: Error, Equatable, Sendable, CustomStringConvertible
     /// Whoever answered does not speak RESP.
     case malformed(Address, DecodeError)
 
+    /// Nobody is there.
+    package var isRefused: Bool {
+        switch self {
+        case .system(let error): error.isRefused
+        case .timedOut, .closed, .malformed: false
+        }
+    }
+
     package var description: String {
         switch self {
         case .system(let error): "\(error)"

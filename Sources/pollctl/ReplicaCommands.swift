@@ -48,14 +48,15 @@ struct ReplicaCommands {
     /// Ends both replicas, for good: unlike a kill, it makes no replacement start.
     func stop() throws(Failure) {
         let overview = Overview(servers: servers, milliseconds: min(milliseconds, 2_000))
-        // Only a primary ends the others, too.
-        let targets = overview.primary.map { [$0] } ?? overview.reports
+        // Only a primary ends the others, too. Of two services, or behind a cut link after a promotion
+        // by force, there are two.
+        let primaries = overview.reports.filter(\.isPrimary)
+        let targets = primaries.isEmpty ? overview.reports : primaries
         guard !targets.isEmpty else { throw Failure(overview.complaint) }
         let seats = Self.seats(overview)
         let watch = Stopwatch()
-        for target in targets {
-            try command(["REPLICA", "STOP"], at: target.askedAt, mayClose: true)
-        }
+        let refusals = tell(targets)
+        guard refusals.count < targets.count else { throw Failure(Self.lines(refusals)) }
         let deadline = Deadline(milliseconds: Self.settleMillisecondsMax)
         var left = seats
         while true {
@@ -63,13 +64,38 @@ struct ReplicaCommands {
             if left.isEmpty { break }
             guard !deadline.hasPassed else {
                 let list = left.map { "\($0.address) (pid \($0.pid))" }.joined(separator: ", ")
-                throw Failure("still running after 10 s: \(list); end it with kill -9 PID")
+                throw Failure(
+                    Self.lines(
+                        refusals + ["still running after 10 s: \(list); end it with kill -9 PID"]))
             }
             Clock.sleep(nanoseconds: 5_000_000)
         }
         let list = seats.map { "\($0.address)" }.joined(separator: " and ")
-        try say("stopped \(list) in \(Text.fixed(watch.milliseconds, 0)) ms")
+        let words = "stopped \(list) in \(Text.fixed(watch.milliseconds, 0)) ms"
+        // One that hangs would go on as soon as it wakes. One that is a seat has ended.
+        let untold = overview.silent.filter { item in
+            !seats.contains { $0.address == item.address }
+        }
+        guard untold.isEmpty else {
+            throw Failure(Self.lines([words + "; not told:"] + untold.map { "  \($0.failure)" }))
+        }
+        try say(words)
     }
+
+    /// Tells all of them to stop, also when one refuses; gives the refusals.
+    private func tell(_ targets: [ServerReport]) -> [String] {
+        var refusals: [String] = []
+        for target in targets {
+            do throws(Failure) {
+                try command(["REPLICA", "STOP"], at: target.askedAt, mayClose: true)
+            } catch {
+                refusals.append(error.text)
+            }
+        }
+        return refusals
+    }
+
+    private static func lines(_ list: [String]) -> String { list.joined(separator: "\n") }
 
     /// Cuts or heals the link between the replicas. Each is told, since none can tell the other.
     func link(_ action: String) throws(Failure) {

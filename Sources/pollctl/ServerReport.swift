@@ -130,6 +130,14 @@ struct Overview {
         }
     }
 
+    /// Who may be there, but gave no report.
+    var silent: [(address: Address, failure: CommandFailure)] {
+        answers.compactMap { item in
+            guard case .failure(let failure) = item.answer, !failure.isRefused else { return nil }
+            return (address: item.address, failure: failure)
+        }
+    }
+
     /// The one whose word counts. Behind a cut link an old primary may not know yet that it is
     /// none any more; the higher view tells.
     var primary: ServerReport? {
