@@ -69,12 +69,21 @@ extension Files {
         guard rmdir(path) == 0 else { throw SystemError("rmdir", path) }
     }
 
-    /// Makes the names in a folder durable.
-    package static func syncFolder(_ path: String) throws(SystemError) {
+    package static func openFolder(_ path: String) throws(SystemError) -> FileDescriptor {
         let raw = uninterrupted { clinux_open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0) }
         guard raw >= 0 else { throw SystemError("open", path) }
-        let folder = FileDescriptor(owning: raw)
-        guard fsync(folder.raw) == 0 else { throw SystemError("fsync", path) }
+        return FileDescriptor(owning: raw)
+    }
+
+    /// Makes the names in a folder durable.
+    package static func syncFolder(_ path: String) throws(SystemError) {
+        let folder = try openFolder(path)
+        try syncFolder(folder.raw, path: path)
+    }
+
+    /// The same of one that is open.
+    package static func syncFolder(_ fd: CInt, path: String) throws(SystemError) {
+        guard fsync(fd) == 0 else { throw SystemError("fsync", path) }
     }
 
     /// The names in a folder, sorted, but `.` and `..`.
@@ -141,9 +150,7 @@ extension Files {
     package static func lockFolder(_ path: String, isShared: Bool) throws(SystemError)
         -> FileDescriptor?
     {
-        let raw = uninterrupted { clinux_open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0) }
-        guard raw >= 0 else { throw SystemError("open", path) }
-        let folder = FileDescriptor(owning: raw)
+        let folder = try openFolder(path)
         let kind = isShared ? LOCK_SH : LOCK_EX
         if uninterrupted({ flock(folder.raw, kind | LOCK_NB) }) == 0 { return folder }
         guard errno == EWOULDBLOCK else { throw SystemError("flock", path) }

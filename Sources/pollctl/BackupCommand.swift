@@ -25,6 +25,9 @@ struct BackupCommand {
 
     func run() throws(Failure) {
         try checkPlace()
+        // Whoever may write there need not be allowed to open it; found out once the copy has its
+        // name, it would be too late.
+        let place = try openFolder()
         let bytes = try fetch()
         let copy: Checkpoint
         do throws(Flaw) {
@@ -35,7 +38,7 @@ struct BackupCommand {
                     + "written, run the command again", .io)
         }
         try checkPlace()
-        try write(bytes)
+        try write(bytes, place)
         try Output.report(CopyReport(path: path, header: copy.header).text(asJSON: asJSON))
     }
 
@@ -48,6 +51,14 @@ struct BackupCommand {
 
     private var name: String {
         path.lastIndex(of: "/").map { String(path[path.index(after: $0)...]) } ?? path
+    }
+
+    private func openFolder() throws(Failure) -> FileDescriptor {
+        do throws(SystemError) {
+            return try Files.openFolder(folder)
+        } catch {
+            throw Failure("\(path): \(error)", .io)
+        }
     }
 
     private func checkPlace() throws(Failure) {
@@ -73,14 +84,14 @@ struct BackupCommand {
     }
 
     /// Puts the bytes under the file's name when they are on the disk, and leaves nothing otherwise.
-    private func write(_ bytes: [UInt8]) throws(Failure) {
+    private func write(_ bytes: [UInt8], _ place: borrowing FileDescriptor) throws(Failure) {
         let interrupts = try Interrupts("nothing was written")
         // A name of nobody's, as there is no --force for what else stands beside the copy.
         let token = String(Entropy.next() & 0xffff_ffff, radix: 16)
         let beside = "\(folder)/\(name).\(token).new"
         let file = try io { () throws(SystemError) in try Files.createNew(beside) }
         do throws(Failure) {
-            try write(bytes, to: file.raw, beside, interrupts)
+            try write(bytes, to: file.raw, beside, place.raw, interrupts)
         } catch {
             // The first failure is the one to tell of.
             do { try Files.remove(beside) } catch {}
@@ -89,7 +100,7 @@ struct BackupCommand {
     }
 
     private func write(
-        _ bytes: [UInt8], to file: CInt, _ beside: String, _ interrupts: Interrupts
+        _ bytes: [UInt8], to file: CInt, _ beside: String, _ place: CInt, _ interrupts: Interrupts
     ) throws(Failure) {
         var start = 0
         while start < bytes.count {
@@ -107,7 +118,7 @@ struct BackupCommand {
         try interrupts.check()
         try io { () throws(SystemError) in
             try Files.rename(beside, to: path)
-            try Files.syncFolder(folder)
+            try Files.syncFolder(place, path: folder)
         }
     }
 
@@ -223,8 +234,8 @@ struct CopyReport {
         }
         let fields: [(key: String, value: JSON)] = [
             ("file", .string(path)), ("service", .string(service.description)),
-            ("op", .integer(Int(header.op.rawValue))),
-            ("view", .integer(Int(header.view.rawValue))), ("bytes", .integer(header.fileBytes)),
+            ("op", .whole(header.op.rawValue)), ("view", .whole(header.view.rawValue)),
+            ("bytes", .integer(header.fileBytes)),
         ]
         return JSON.object(fields).text
     }

@@ -173,37 +173,33 @@ private struct Listing {
         return "\(file) +\(offset)  \(words.joined(separator: "  "))"
     }
 
-    /// Numbers over 2^53 and instances as strings: programs that read JSON would round them.
     private static func fields(_ record: Record) -> [(key: String, value: JSON)] {
-        func number(_ value: UInt64) -> JSON {
-            value < 1 << 53 ? .integer(Int(value)) : .string("\(value)")
-        }
         func attempt(_ attempt: Attempt) -> [(key: String, value: JSON)] {
             [
-                ("counter", number(attempt.counter)),
+                ("counter", .whole(attempt.counter)),
                 ("proposer", .string(attempt.proposer.description)),
             ]
         }
         switch record {
         case .entry(let entry):
             return [
-                ("kind", .string("entry")), ("view", number(entry.view.rawValue)),
-                ("op", number(entry.first.rawValue)), ("last", number(entry.last.rawValue)),
-                ("time", number(entry.time)),
+                ("kind", .string("entry")), ("view", .whole(entry.view.rawValue)),
+                ("op", .whole(entry.first.rawValue)), ("last", .whole(entry.last.rawValue)),
+                ("time", .whole(entry.time)),
             ]
         case .truncated(let after):
-            return [("kind", .string("truncated")), ("after", number(after.rawValue))]
+            return [("kind", .string("truncated")), ("after", .whole(after.rawValue))]
         case .restored(let end, _):
-            return [("kind", .string("restored")), ("op", number(end.op.rawValue))]
+            return [("kind", .string("restored")), ("op", .whole(end.op.rawValue))]
         case .view(let view): return [("kind", .string("view")), ("text", .string(view.text))]
         case .promised(let view, let granted):
-            return [("kind", .string("promised")), ("view", number(view.rawValue))]
+            return [("kind", .string("promised")), ("view", .whole(view.rawValue))]
                 + attempt(granted)
         case .accepted(let accepted):
             return [("kind", .string("accepted"))] + attempt(accepted.attempt)
                 + [("text", .string(accepted.view.text))]
         case .proposed(let view):
-            return [("kind", .string("proposed")), ("view", number(view.rawValue))]
+            return [("kind", .string("proposed")), ("view", .whole(view.rawValue))]
         }
     }
 }

@@ -86,6 +86,11 @@ indirect enum JSON {
     case array([JSON])
     case object([(key: String, value: JSON)])
 
+    /// Over 2^53 a string: programs that read JSON would round it.
+    static func whole(_ value: UInt64) -> Self {
+        value < 1 << 53 ? .integer(Int(value)) : .string("\(value)")
+    }
+
     var text: String {
         switch self {
         case .null: "null"
