@@ -10,7 +10,8 @@ struct Load {
     var votes: UInt64
     var pipeline: Int
     var isSingle: Bool
-    var seconds: UInt64
+    /// For so long votes are opened at most; nil: until there are `votes`.
+    var seconds: UInt64?
     var isTalking: Bool
     /// Votes are opened before they are needed.
     var opensAhead = false
@@ -30,16 +31,16 @@ struct Bench {
     }
 
     /// Memory and processor time while joined clients do nothing.
-    func runIdle() throws(Failure) {
+    func runIdle(seconds: UInt64) throws(Failure) {
         try withVoters { (_, report, interrupts) throws(Failure) in
             try Self.sleep(seconds: 1, interrupts)
             let pids = [report.pid] + (report.backup.map { [$0.pid] } ?? [])
             let before = try Self.ticks(pids)
-            try Self.sleep(seconds: load.seconds, interrupts)
+            try Self.sleep(seconds: seconds, interrupts)
             let after = try Self.ticks(pids)
             let percent = zip(before, after).map { before, after in
                 // A tick is 10 ms.
-                (Double(after) - Double(before)) / Double(load.seconds)
+                (Double(after) - Double(before)) / Double(seconds)
             }
             let memory = pids.map { Double(Processes.residentKilobytes($0)) / 1_024 }
             if isJSON {
@@ -51,7 +52,7 @@ struct Bench {
                     ]).text)
                 return
             }
-            try Output.print("\(load.voters) idle clients, over \(load.seconds) s:")
+            try Output.print("\(load.voters) idle clients, over \(seconds) s:")
             for (index, role) in ["primary", "backup"].prefix(pids.count).enumerated() {
                 let resident = Text.fixed(memory[index], 1)
                 let share = Text.fixed(percent[index], 2)

@@ -33,7 +33,9 @@ enum Control {
                 "bench: votes, in each of which every voter casts a ballot"),
             Flag("--pipeline", value: "P", default: "1", "bench: ballots in flight per voter"),
             Flag("--single", "bench: ballots go to the primary alone"),
-            Flag("--secs", value: "S", default: "5", "bench: seconds to run"),
+            Flag(
+                "--secs", value: "S", default: "5",
+                "bench: seconds to run; with --votes no limit unless given: whichever comes first"),
             Flag("--idle", value: "N", "bench: memory and processor time of N idle clients"),
             Flag(
                 "--relay",
@@ -248,11 +250,12 @@ enum Control {
         let isIdle = arguments.isSet("--idle")
         let voters = try arguments.number(
             isIdle ? "--idle" : "--voters", default: 50, in: 1...100_000)
+        let votes = try arguments.number("--votes", default: 0, in: 0...1 << 30)
         let load = try Load(
-            voters: Int(voters),
-            votes: arguments.number("--votes", default: 0, in: 0...1 << 30),
+            voters: Int(voters), votes: votes,
             pipeline: Int(arguments.number("--pipeline", default: 1, in: 1...1_000)),
-            isSingle: arguments.isSet("--single"), seconds: seconds, isTalking: isTalking)
+            isSingle: arguments.isSet("--single"),
+            seconds: votes == 0 || arguments.isSet("--secs") ? seconds : nil, isTalking: isTalking)
         let sync = try arguments.choice("--sync", default: "always", of: ["always", "never"])
         if let folder = arguments.string("--data") {
             guard !arguments.isSet("--servers"), !isIdle, !arguments.isSet("--relay") else {
@@ -283,7 +286,7 @@ enum Control {
             guard !arguments.isSet("--relay") else {
                 throw UsageError("--idle and --relay are two measurements: one at a time")
             }
-            try bench.runIdle()
+            try bench.runIdle(seconds: seconds)
         } else if arguments.isSet("--relay") {
             guard !arguments.isSet("--servers") else {
                 throw UsageError("--relay cuts a link: it starts a pair of its own, no --servers")

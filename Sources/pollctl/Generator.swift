@@ -130,18 +130,19 @@ final class Generator {
 
     func run() throws(Failure) {
         let watch = Stopwatch()
+        let secondsMax = load.seconds.map { Double($0) } ?? .infinity
         var nextWord = 1.0
+        var (last, sinceLast) = (results, Stopwatch())
         open(count: votesOpen)
         while true {
             try turn()
             let elapsed = watch.seconds
-            let isOver = load.votes > 0 ? opened >= load.votes : elapsed >= Double(load.seconds)
+            let isOver = elapsed >= secondsMax || load.votes > 0 && opened >= load.votes
             if results >= Int(opened), isOver { break }
             let missing = votesOpen - (Int(opened) - results)
             if !isOver, missing > 0 { open(count: missing) }
-            if elapsed > Double(load.seconds) + 60, load.votes == 0 {
-                throw Failure("no result for a minute")
-            }
+            if results > last { (last, sinceLast) = (results, Stopwatch()) }
+            guard sinceLast.seconds < 60 else { throw Failure("no result for a minute") }
             if load.isTalking, elapsed >= nextWord {
                 nextWord += 1
                 let rate = Text.grouped(UInt64(Double(ballots) / elapsed))

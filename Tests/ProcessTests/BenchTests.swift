@@ -39,6 +39,17 @@ extension ProcessSuite {
             }
         }
 
+        /// Of so many votes and so many seconds, what comes first ends it.
+        @Test func votesAndSecondsBothCount() throws {
+            try with { cluster in
+                try cluster.start(
+                    "bench", "pollctl",
+                    ["bench", "--voters", "1", "--votes", "1000000000", "--secs", "1"],
+                    environment: ["TMPDIR": cluster.folder.path])
+                #expect(try cluster.waitForExit("bench", within: 60) == 0, "\(cluster.words)")
+            }
+        }
+
         /// What is measured there is somebody's: nothing of ours may be waited for afterwards.
         @Test(arguments: [false, true]) func votersLeaveAGivenService(isInterrupted: Bool) throws {
             try with { cluster in
