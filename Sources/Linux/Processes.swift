@@ -169,7 +169,7 @@ package struct SignalQueue: ~Copyable {
         sigemptyset(&set)
         for signal in signals { sigaddset(&set, signal) }
         pthread_sigmask(SIG_BLOCK, &set, nil)
-        _ = Glibc.signal(SIGPIPE, SIG_IGN)
+        Signals.ignoreBrokenPipes()
         if signals.contains(SIGCHLD) { Signals.noticeChildren() }
         let raw = clinux_signalfd(&set)
         guard raw >= 0 else { throw SystemError("signalfd") }
@@ -190,6 +190,10 @@ package enum Signals {
     /// From here on a file that may not grow (`ulimit -f`) makes the call fail, as a full disk does,
     /// and does not end the process.
     package static func ignoreFileSizeLimit() { _ = Glibc.signal(SIGXFSZ, SIG_IGN) }
+
+    /// From here on to write where nobody reads any more makes the call fail, and does not end the
+    /// process.
+    package static func ignoreBrokenPipes() { _ = Glibc.signal(SIGPIPE, SIG_IGN) }
 
     /// Who ignores SIGCHLD has its children's ends go by unseen, and that is inherited.
     package static func noticeChildren() { _ = Glibc.signal(SIGCHLD, SIG_DFL) }

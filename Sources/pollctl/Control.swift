@@ -86,8 +86,10 @@ enum Control {
     static func main() {
         Terminal.openStandardDescriptors()
         CrashNote.install(program: "pollctl", exitCode: ExitCode.software.rawValue)
-        // A file that may not grow fails the command, which says so and tidies up.
+        // A file that may not grow, or a reader that has gone away, fails the command, which says so
+        // and tidies up.
         Signals.ignoreFileSizeLimit()
+        Signals.ignoreBrokenPipes()
         do {
             switch try syntax.parse(Array(CommandLine.arguments.dropFirst())) {
             case .show(let text): try Output.print(text)

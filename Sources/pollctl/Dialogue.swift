@@ -105,7 +105,8 @@ struct Dialogue {
                 return .trouble("a redirection to nowhere: \(text)")
             }
             return .redirect(target)
-        case "TRYAGAIN", "BUSY":
+        // Not BUSY: the polls' word that they are full is what a CALL is answered from then on.
+        case "TRYAGAIN":
             // It was in the log of a primary that leads no more.
             if text.contains("what became of this request") { mayBeDone = true }
             return .trouble(text)

@@ -55,6 +55,38 @@ extension ProcessSuite {
             }
         }
 
+        /// The reader closes the pipe, says so, and only then the other begins.
+        @Test func aReaderThatIsGoneIsAFailure() throws {
+            try with { cluster in
+                let server = try server("", ["VOTE.OPEN": ":17\r\n"])
+                defer { server.stop() }
+                let program = Cluster.binaries.appending(path: "pollctl").path
+                let open = "\(program) open tea? --servers 127.0.0.1:\(server.port)"
+                let writer = "until [ -e gone ]; do sleep 0.01; done; \(open); echo status $? >&2"
+                try cluster.start(
+                    "pipe", "/bin/sh", ["-c", "{ \(writer); } | { exec <&-; : >gone; }"])
+                let said: String = try cluster.eventually("its end") {
+                    let text = cluster.said("pipe", "err")
+                    return text.contains("status") ? text : nil
+                }
+                #expect(said.contains("vote 17 is open, but: write standard output: Broken pipe"))
+                #expect(said.hasSuffix("status 74\n"), "\(said)")
+            }
+        }
+
+        /// What a call was answered it is answered for good: there is nothing to wait for.
+        @Test func fullPollsAreNamedAtOnce() throws {
+            try with { cluster in
+                let words = "BUSY 10000 votes are open; close some first"
+                let server = try server("", ["VOTE.OPEN": "-\(words)\r\n"])
+                defer { server.stop() }
+                let line = "open tea? --timeout 10m --servers 127.0.0.1:\(server.port)"
+                let refused = try run(cluster, line)
+                #expect(refused.status == 69, "\(refused)")
+                #expect(refused.error == "pollctl: 127.0.0.1:\(server.port): \(words)\n")
+            }
+        }
+
         /// Programs that watch a service read `--json`, and nothing counts while it waits.
         @Test(arguments: [true, false]) func aStallShows(isStalled: Bool) throws {
             try with { cluster in
