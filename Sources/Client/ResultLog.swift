@@ -12,8 +12,11 @@ package struct ResultLog: ~Copyable {
     package let found: ResultChain
     /// Whether half a line stood at its end and was cut off.
     package let wasTorn: Bool
-    /// What the results are shown on is this very file, pipe or device.
+    /// What the results are shown on is this very file, pipe or terminal.
     package let isStandardOutput: Bool
+    /// Messages go into this very file, where they would stand over its lines: their place in it is
+    /// not its end.
+    package let takesMessages: Bool
     private let file: FileDescriptor
     /// A device or pipe: nothing to read again, to lock or to cut off.
     private let isRegular: Bool
@@ -21,6 +24,9 @@ package struct ResultLog: ~Copyable {
     private var size: UInt64
     /// A write that failed may have left a piece of its line behind `size`.
     private var isDirty = false
+    /// How much of the line that failed last is in what cannot be cut off, as a terminal that had
+    /// room for no more; 0: nothing, or none has failed.
+    private var begun = 0
 
     /// Opens or creates the log, takes its lock, reads it and cuts a torn last line off.
     package init(path: String) throws(Refusal) {
@@ -29,7 +35,7 @@ package struct ResultLog: ~Copyable {
             opened = try Self.open(path)
         } catch let error as SystemError {
             let advice =
-                error.isWithoutReader
+                error.isWithoutReader && Files.isPipe(path)
                 ? "nobody reads there: start the reader of that pipe first, or give another --log"
                 : "--log FILE puts the results elsewhere, into a folder that exists"
             throw Refusal(text: "\(error); \(advice)")
@@ -46,6 +52,7 @@ package struct ResultLog: ~Copyable {
         size = opened.scanner.wholeBytes
         isRegular = opened.isRegular
         isStandardOutput = Files.areSame(opened.fd, 1)
+        takesMessages = opened.isRegular && Files.areSame(opened.fd, 2)
         file = FileDescriptor(owning: opened.fd)
     }
 
@@ -77,24 +84,33 @@ package struct ResultLog: ~Copyable {
         return try Files.openForAppending(path)
     }
 
-    /// Appends one line. After a failure the file is as it was before, or is made so before the
-    /// next line. Does not wait: what a pipe has no room for has failed.
+    /// Appends one line. Does not wait: what a pipe or terminal has no room for has failed. After a
+    /// failure a file is as it was before, or is made so before the next line; anything else may
+    /// have taken the beginning of the line.
+    ///
+    /// - Precondition: after a failure the same result comes next.
     package mutating func append(_ result: PollResult) throws(SystemError) {
         if isDirty { try cutOff() }
         let line = result.logLine
-        do {
-            try IO.writeAll(file.raw, line, subject: path, waits: false)
+        do throws(SystemError) {
+            while begun < line.count {
+                let count = try IO.writeSome(file.raw, line, from: begun, subject: path)
+                begun += count
+            }
         } catch {
-            isDirty = isRegular
+            guard isRegular else { throw error }
+            isDirty = true
             // Tried at once, so that no reader sees half a line for long; that it may fail too is
             // remembered, and the first failure is the one to tell of.
-            do { if isDirty { try cutOff() } } catch {}
+            do { try cutOff() } catch {}
             throw error
         }
+        begun = 0
         size += UInt64(line.count)
     }
 
     private mutating func cutOff() throws(SystemError) {
+        begun = 0
         try Files.truncate(file.raw, to: Int(size), path: path)
         isDirty = false
     }

@@ -120,8 +120,11 @@ extension RoomSession {
         guard service != theirs else { return }
         defer { service = theirs }
         guard service != nil else { return }
-        // A copy of the old service knows its calls: what was carried out before the copy was made
-        // is answered, not done again. Where this session is not known, the next write is told so.
+        // A copy of the old service knows its calls: a write that was carried out before the copy
+        // was made is answered, not done again, if it comes as it was. One without a number yet
+        // begins a session: were its first answer here lost, the next, that the session is not
+        // known, would leave open whether it was carried out.
+        if task?.sequence == nil { renewSession() }
         view = nil
         task?.isUncertainHere = false
         interject(

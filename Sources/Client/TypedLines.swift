@@ -57,9 +57,10 @@ struct TypedLines {
         return isTaken && (!isPollable || hasEnded || hasLine)
     }
 
-    /// Reads once; to be called when the input is ready.
+    /// Reads once, unless there is a line already: input that comes faster than it is taken must
+    /// not pile up here. To be called when the input is ready.
     mutating func read() {
-        guard !hasEnded else { return }
+        guard !hasEnded, !hasLine else { return }
         var chunk = [UInt8](repeating: 0, count: 4096)
         switch chunk.withUnsafeMutableBytes({ IO.read(Self.fd, into: $0) }) {
         case .bytes(let count):

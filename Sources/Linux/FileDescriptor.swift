@@ -101,25 +101,33 @@ package enum IO {
     }
 
     /// Writes all of `bytes` to a file or terminal; waits for room, also where another process that
-    /// shares it has made it non-blocking. `waits` false: of a descriptor that does not block it is an
-    /// error that there is none. A pipe then has taken nothing of what is at most PIPE_BUF bytes.
+    /// shares it has made it non-blocking.
     package static func writeAll(
-        _ fd: CInt, _ bytes: [UInt8], subject: String = "", waits: Bool = true
+        _ fd: CInt, _ bytes: [UInt8], subject: String = ""
     ) throws(SystemError) {
         var offset = 0
         while offset < bytes.count {
-            let count = bytes.withUnsafeBytes { buffer in
-                uninterrupted {
-                    Glibc.write(
-                        fd, buffer.baseAddress.map { $0 + offset }, buffer.count - offset)
-                }
-            }
-            if count < 0 {
-                guard waits, errno == EAGAIN else { throw SystemError("write", subject) }
+            do throws(SystemError) {
+                let count = try writeSome(fd, bytes, from: offset, subject: subject)
+                offset += count
+            } catch {
+                guard error.code == EAGAIN else { throw error }
                 _ = isReady(fd, milliseconds: -1)
-                continue
             }
-            offset += count
         }
+    }
+
+    /// Writes `bytes` from `offset` on and gives how many were taken, which may be fewer. Of a
+    /// descriptor that does not block it is an error that there is no room.
+    package static func writeSome(
+        _ fd: CInt, _ bytes: [UInt8], from offset: Int, subject: String = ""
+    ) throws(SystemError) -> Int {
+        let count = bytes.withUnsafeBytes { buffer in
+            uninterrupted {
+                Glibc.write(fd, buffer.baseAddress.map { $0 + offset }, buffer.count - offset)
+            }
+        }
+        guard count >= 0 else { throw SystemError("write", subject) }
+        return count
     }
 }

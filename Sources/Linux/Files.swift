@@ -64,18 +64,29 @@ package enum Files {
 
     /// Whether there is something that is neither a plain file nor a folder: a device, a pipe.
     package static func isSpecial(_ path: String) -> Bool {
-        var status = stat()
-        guard fstatat(AT_FDCWD, path, &status, 0) == 0 else { return false }
-        let kind = status.st_mode & S_IFMT
+        guard let kind = fileKind(of: path) else { return false }
         return kind != S_IFREG && kind != S_IFDIR
     }
 
-    /// Whether two descriptors are of the same file, device or pipe.
+    package static func isPipe(_ path: String) -> Bool { fileKind(of: path) == S_IFIFO }
+
+    /// nil: there is nothing, or nothing to be known of it.
+    private static func fileKind(of path: String) -> mode_t? {
+        var status = stat()
+        guard fstatat(AT_FDCWD, path, &status, 0) == 0 else { return nil }
+        return status.st_mode & S_IFMT
+    }
+
+    /// Whether two descriptors are of the same file, pipe or terminal, so that what is written to
+    /// one stands between what is written to the other. Other devices, as `/dev/null`, mix nothing.
     package static func areSame(_ one: CInt, _ other: CInt) -> Bool {
         var first = stat()
         var second = stat()
-        return fstat(one, &first) == 0 && fstat(other, &second) == 0
-            && first.st_dev == second.st_dev && first.st_ino == second.st_ino
+        guard fstat(one, &first) == 0, fstat(other, &second) == 0,
+            first.st_dev == second.st_dev, first.st_ino == second.st_ino
+        else { return false }
+        let kind = first.st_mode & S_IFMT
+        return kind == S_IFREG || kind == S_IFIFO || isatty(one) == 1
     }
 
     package static func exists(_ path: String) -> Bool {

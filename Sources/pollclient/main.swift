@@ -50,7 +50,8 @@ private let syntax = CommandLineSyntax(
         Results go to standard output, messages to standard error. SIGINT and SIGTERM make the
         client leave the service before it exits; the second one ends it at once.
         A log that is a pipe needs a reader when the client starts; what the pipe has no room for is
-        kept and written later. Where the log is standard output nothing else is shown there.
+        kept and written later. Where the log is standard output nothing else is shown there; into a
+        file that is the log messages must not go.
         Exit codes: 0 done, 64 usage, 69 name in use, 74 log or other I/O, 70 our fault.
         """,
     example: "pollclient --name alice --vote random --seed 7 --votes 20"
@@ -157,6 +158,12 @@ private func run() throws(UsageError) {
                 .usage,
                 "--vote ask: the questions go to standard output, which is the log; give another "
                     + "--log")
+        }
+        guard !log.takesMessages else {
+            fail(
+                .usage,
+                "--log \(log.path): standard error goes into the same file, where messages would "
+                    + "spoil the log; send them elsewhere (2>FILE), or give another --log")
         }
         var loop = try ClientLoop(
             program: program,

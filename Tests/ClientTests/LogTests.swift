@@ -124,6 +124,44 @@ import Testing
         #expect(code == 28, "ENOSPC")
     }
 
+    /// Text that is shown stands between a log's lines where both are the same, but not in devices
+    /// that keep nothing.
+    @Test func onlyWhatMixesIsTheSame() throws {
+        let file = try Files.openForAppending(path).release()
+        let again = try Files.openForAppending(path).release()
+        let null = [Glibc.open("/dev/null", O_WRONLY), Glibc.open("/dev/null", O_WRONLY)]
+        var ends: [CInt] = [-1, -1]
+        #expect(pipe(&ends) == 0)
+        defer { for fd in [file, again] + null + ends { close(fd) } }
+        let areSame = [
+            Files.areSame(file, again), Files.areSame(ends[0], ends[1]),
+            Files.areSame(file, ends[1]), Files.areSame(null[0], null[1]),
+        ]
+        #expect(areSame == [true, true, false, false])
+    }
+
+    /// It has no reader either, but none can be started.
+    @Test func socketIsNotTakenForAPipe() throws {
+        let socket = Glibc.socket(AF_UNIX, CInt(SOCK_STREAM.rawValue), 0)
+        defer { close(socket) }
+        var address = sockaddr_un()
+        address.sun_family = sa_family_t(AF_UNIX)
+        withUnsafeMutableBytes(of: &address.sun_path) { place in
+            place.copyBytes(from: Array(path.utf8).prefix(place.count - 1))
+        }
+        let status = withUnsafePointer(to: &address) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { raw in
+                bind(socket, raw, socklen_t(MemoryLayout<sockaddr_un>.size))
+            }
+        }
+        #expect(status == 0)
+        guard case .failure(let refusal) = open() else {
+            Issue.record("opened")
+            return
+        }
+        #expect(refusal.text.contains("elsewhere"), "\(refusal.text)")
+    }
+
     /// Nobody waits for its reader; what it had no room for is written once it has.
     @Test func pipeIsNotWaitedFor() throws {
         #expect(mkfifo(path, 0o600) == 0)

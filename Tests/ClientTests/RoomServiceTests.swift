@@ -55,6 +55,32 @@ private let notKnown = "it is not known whether the reservation was carried out"
         #expect(stage.trouble == [] && stage.ending == nil)
     }
 
+    /// What was answered by the old service leaves nothing in doubt in the new one. A write that is
+    /// new to both comes as the first of a session: sent twice it is still known.
+    @Test(arguments: [true, false]) func idleSessionIsFollowedByANewOne(isTyped: Bool) throws {
+        var stage = try RoomStage.settled()
+        let client = stage.session.client
+        stage.type("reserve A 8:30-9:30 Monday")
+        try stage.reply("Reservation confirmed")
+        try stage.lose()
+        // Maybe before the new service is known, but not sent to the old one.
+        if isTyped { stage.type("reserve A 8:30-9:30 Monday") }
+        try stage.refuse(bob)
+        try stage.accept(ann, view: 1, service: Self.other)
+        if !isTyped { stage.type("reserve A 8:30-9:30 Monday") }
+        #expect(stage.session.client != client)
+        let call = ["CALL \(stage.session.client) 1 \(callReserve)"]
+        #expect(stage.sent() == call)
+        try stage.lose()
+        stage.waitForDial()
+        try stage.accept(bob, primary: bob, backup: nil, view: 3, service: Self.other)
+        #expect(stage.sent() == call)
+        _ = stage.said()
+        try stage.reply("Reservation confirmed")
+        #expect(stage.said() == "(From servers): Reservation confirmed\n")
+        #expect(stage.trouble == [] && stage.ending == nil)
+    }
+
     /// Sent twice to the same service: the first of the two may have been carried out.
     @Test func lostHereTooItIsNotTriedUnderAnotherNumber() throws {
         let (begun, call) = try moved(number: 2)

@@ -46,6 +46,30 @@ extension ProcessSuite {
             }
         }
 
+        /// Lines come faster than they are answered: what nobody can take yet is not read.
+        @Test func inputDoesNotPileUp() throws {
+            try with { cluster in
+                var ends: [Int32] = [-1, -1]
+                let type = Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue)
+                #expect(socketpair(AF_UNIX, type, 0, &ends) == 0)
+                // Those before `days` take many turns; nobody answers that one.
+                let before = String(repeating: "x\n", count: 1_280)
+                let after = String(repeating: "x\n", count: 15_000)
+                let text = Array("\(before)days\n\(after)".utf8)
+                #expect(write(ends[1], text, text.count) == text.count)
+                let input = FileHandle(fileDescriptor: ends[0], closeOnDealloc: true)
+                try cluster.start(
+                    "client", "reserveclient", ["--servers", cluster.servers], from: input)
+                _ = try cluster.eventually("a command that waits") {
+                    cluster.said("client", "err").contains("no server can answer") ? true : nil
+                }
+                close(ends[1])
+                let left = try input.readToEnd()?.count ?? 0
+                // Two reads of 4,096 bytes.
+                #expect(left >= text.count - 8_192, "\(left) of \(text.count)")
+            }
+        }
+
         @Test func aFolderIsNoInput() throws {
             try with { cluster in
                 let program = Cluster.binaries.appending(path: "reserveclient").path

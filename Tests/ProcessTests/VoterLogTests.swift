@@ -34,6 +34,32 @@ extension ProcessSuite {
             }
         }
 
+        /// Messages would be written over the lines, or between them.
+        @Test(arguments: ["--log /dev/stdout >all.log 2>&1", "--log all.log 2>>all.log"])
+        func fileOfMessages(log: String) throws {
+            try with { cluster in
+                let program = Cluster.binaries.appending(path: "pollclient").path
+                let line = "exec \(program) --servers \(cluster.servers) --name all \(log)"
+                try cluster.start("ann", "/bin/sh", ["-c", line])
+                #expect(try cluster.waitForExit("ann") == 64)
+                let text = cluster.lines("all").joined()
+                #expect(text.contains("standard error goes into the same file"), "\(text)")
+            }
+        }
+
+        /// Nothing stands between the lines of what keeps none.
+        @Test func questionsBesideNoLog() throws {
+            try with { cluster in
+                try cluster.primary(
+                    Cluster.quick + ["--no-restart", "--voters", "1", "--votes", "1"])
+                let program = Cluster.binaries.appending(path: "pollclient").path
+                let voter = "\(program) --servers \(cluster.servers) --name ann --votes 1"
+                let line = "yes yes | \(voter) --vote ask --log /dev/null >/dev/null"
+                try cluster.start("ann", "/bin/sh", ["-c", line])
+                #expect(try cluster.waitForExit("ann") == 0, "\(cluster.words)")
+            }
+        }
+
         /// Its reader pauses for ever: this voter votes on, and ends when it is told to.
         @Test func fullPipe() throws {
             try with { cluster in
