@@ -13,6 +13,8 @@ struct ReplicaCommands {
 
     private static let askMilliseconds: UInt64 = 1_000
     private static let settleMillisecondsMax: UInt64 = 10_000
+    /// Servers that were told to stop, or are told by others, have ended by then, mostly.
+    private static let repeatMilliseconds: UInt64 = 1_000
 
     func switchover() throws(Failure) {
         let before = try primaryWithin()
@@ -55,13 +57,38 @@ struct ReplicaCommands {
         guard !targets.isEmpty else { throw Failure(overview.complaint) }
         let seats = Self.seats(overview)
         let watch = Stopwatch()
-        let refusals = tell(targets)
+        let refused = tell(targets)
+        let refusals = refused.map { $0.text }
         guard refusals.count < targets.count else { throw Failure(Self.lines(refusals)) }
+        // A primary that has no path to its backup ends alone. The backup then obeys, too, though
+        // maybe not before it misses the primary.
+        var waiting = refused.map { $0.report }
+        for report in overview.reports
+        where !targets.contains(where: { $0.askedAt == report.askedAt }) {
+            waiting.append(report)
+        }
         let deadline = Deadline(milliseconds: Self.settleMillisecondsMax)
+        var pause = Deadline(milliseconds: Self.repeatMilliseconds)
         var left = seats
+        var ended: [Seat] = []
         while true {
-            left = left.filter(Self.isAlive)
+            var running: [Seat] = []
+            for seat in left {
+                switch Self.presence(of: seat) {
+                case .running: running.append(seat)
+                case .ended: ended.append(seat)
+                case .unknown: break
+                }
+            }
+            left = running
             if left.isEmpty { break }
+            if pause.hasPassed {
+                waiting.removeAll { report in
+                    !left.contains { $0.address == report.own.address }
+                }
+                waiting = tell(waiting).map { $0.report }
+                pause = Deadline(milliseconds: Self.repeatMilliseconds)
+            }
             guard !deadline.hasPassed else {
                 let list = left.map { "\($0.address) (pid \($0.pid))" }.joined(separator: ", ")
                 throw Failure(
@@ -70,26 +97,28 @@ struct ReplicaCommands {
             }
             Clock.sleep(nanoseconds: 5_000_000)
         }
-        let list = seats.map { "\($0.address)" }.joined(separator: " and ")
-        let words = "stopped \(list) in \(Text.fixed(watch.milliseconds, 0)) ms"
-        // One that hangs would go on as soon as it wakes. One that is a seat has ended.
+        // One that hangs would go on as soon as it wakes; that its machine does not answer proves
+        // nothing.
         let untold = overview.silent.filter { item in
-            !seats.contains { $0.address == item.address }
+            !ended.contains { $0.address == item.address }
         }
+        let stopped = seats.filter { seat in !untold.contains { $0.address == seat.address } }
+        let list = stopped.map { "\($0.address)" }.joined(separator: " and ")
+        let words = "stopped \(list) in \(Text.fixed(watch.milliseconds, 0)) ms"
         guard untold.isEmpty else {
             throw Failure(Self.lines([words + "; not told:"] + untold.map { "  \($0.failure)" }))
         }
         try say(words)
     }
 
-    /// Tells all of them to stop, also when one refuses; gives the refusals.
-    private func tell(_ targets: [ServerReport]) -> [String] {
-        var refusals: [String] = []
+    /// Tells all of them to stop, also when one refuses; gives those that do, and their words.
+    private func tell(_ targets: [ServerReport]) -> [(report: ServerReport, text: String)] {
+        var refusals: [(report: ServerReport, text: String)] = []
         for target in targets {
             do throws(Failure) {
                 try command(["REPLICA", "STOP"], at: target.askedAt, mayClose: true)
             } catch {
-                refusals.append(error.text)
+                refusals.append((report: target, text: error.text))
             }
         }
         return refusals
@@ -205,20 +234,29 @@ struct ReplicaCommands {
         return seats
     }
 
+    private enum Presence {
+        case running
+        case ended
+        /// Its machine does not answer.
+        case unknown
+    }
+
     /// On this machine the process tells, elsewhere whether anybody still takes connections.
-    private static func isAlive(_ seat: Seat) -> Bool {
+    private static func presence(of seat: Seat) -> Presence {
         let isLocal =
             seat.address.host.hasPrefix("127.") || seat.address.host == "localhost"
             || seat.address.host == "::1"
         if isLocal, seat.pid > 0 {
-            return ProcessTree.programName(seat.pid) == "pollsrv"
+            let isRunning =
+                ProcessTree.programName(seat.pid) == "pollsrv"
                 && !ProcessTree.hasExited(seat.pid)
+            return isRunning ? .running : .ended
         }
         do throws(CommandFailure) {
             _ = try CommandConnection(to: seat.address, milliseconds: 500)
-            return true
+            return .running
         } catch {
-            return false
+            return error.isRefused ? .ended : .unknown
         }
     }
 }

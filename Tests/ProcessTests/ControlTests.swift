@@ -78,12 +78,40 @@ extension ProcessSuite {
         @Test func fullPollsAreNamedAtOnce() throws {
             try with { cluster in
                 let words = "BUSY 10000 votes are open; close some first"
-                let server = try server("", ["VOTE.OPEN": "-\(words)\r\n"])
+                let server = try FakeServer { _, request in
+                    FakeServer.words(request).dropFirst(2).first == "1"
+                        ? "-\(words)\r\n" : "-SEQUENCE expected 2\r\n"
+                }
                 defer { server.stop() }
                 let line = "open tea? --timeout 10m --servers 127.0.0.1:\(server.port)"
                 let refused = try run(cluster, line)
                 #expect(refused.status == 69, "\(refused)")
                 #expect(refused.error == "pollctl: 127.0.0.1:\(server.port): \(words)\n")
+            }
+        }
+
+        /// A primary that waits for others has no room for requests at some time. That passes, and
+        /// the call that was turned away is not known to it.
+        @Test func aServerWithoutRoomIsAskedAgain() throws {
+            try with { cluster in
+                let busy = "-BUSY too many requests are waiting here\r\n"
+                let server = try FakeServer { number, request in
+                    let words = FakeServer.words(request)
+                    let isFirst = words.first != "CALL" || words.dropFirst(2).first == "1"
+                    switch number {
+                    case 1: return busy
+                    case 2: return isFirst ? busy : "-NOSESSION client 5 is not known\r\n"
+                    default: return words.first == "CALL" ? ":17\r\n" : busy
+                    }
+                }
+                defer { server.stop() }
+                let servers = "--servers 127.0.0.1:\(server.port)"
+                let opened = try run(cluster, "open tea? \(servers)")
+                #expect(opened.status == 0 && opened.output == "17\n", "\(opened)")
+                let refused = try run(cluster, "results --timeout 300ms \(servers)")
+                #expect(refused.status == 69, "\(refused)")
+                #expect(refused.error.contains("in the time there was"), "\(refused)")
+                #expect(refused.error.contains("BUSY too many requests"), "\(refused)")
             }
         }
 

@@ -39,6 +39,27 @@ extension ProcessSuite {
             }
         }
 
+        /// The primary has no path to its backup, which it cannot tell.
+        @Test func aBackupBehindACutLinkIsEndedToo() throws {
+            try with { cluster in
+                let flags = Cluster.quick + ["--no-restart", "--test-hooks"]
+                try cluster.primary(flags)
+                try cluster.backup(flags)
+                try cluster.waitForPair()
+                for port in cluster.ports {
+                    #expect(try RawClient(port).ask("LINK CUT") == .text("OK"))
+                }
+                // On one host and without clients there is no majority without it.
+                _ = try cluster.eventually("a stall") {
+                    try cluster.info(cluster.ports[0], seconds: 1)["stalled"] == "1" ? true : nil
+                }
+                #expect(try stop(cluster, cluster.ports) == 0, "\(cluster.words)")
+                for name in ["primary", "backup"] {
+                    #expect(try cluster.waitForExit(name) == 0, "\(cluster.words)")
+                }
+            }
+        }
+
         /// The other one hears of nobody else that it is to end.
         @Test func eachOfTwoServicesIsEnded() throws {
             try with { cluster in
