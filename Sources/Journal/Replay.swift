@@ -83,7 +83,8 @@ package struct Replay: Sendable {
         self.base = base
         standing = Standing(op: OpNumber(firstOp.rawValue - 1))
         isPending = base.isReceived
-        hasMetBase = firstOp > base.op
+        // Segments that begin behind that may be of before a state of less was restored.
+        hasMetBase = firstOp == base.op.next
     }
 
     /// Throws when the record contradicts those before it.

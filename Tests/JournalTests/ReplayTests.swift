@@ -192,6 +192,30 @@ import Wire
         #expect(cut.isBaseUnused)
     }
 
+    /// A log is set back only from where it has been. What is before a base in its segment need not be
+    /// less: that may begin behind it, if the segments that were kept are of a longer log.
+    @Test func aBaseThatWasNotMetIsNotLeftBehind() throws {
+        let restored = Record.restored(
+            LogEnd(view: ViewNumber(1), op: OpNumber(4)), hash: .beginning)
+        let own = [Self.entry(5, view: 2), Self.entry(6, view: 2)]
+        let base = Replay.Base(
+            op: OpNumber(6), view: ViewNumber(2), hash: own[1].hash, isReceived: false)
+        for firstOp in [1, 9] as [UInt64] {
+            var replay = Replay(base: base, firstOp: OpNumber(firstOp))
+            try replay.take(restored)
+            try replay.take(.entry(own[0]))
+            #expect(!replay.isBaseUnused)
+            #expect(throws: DecodeError.self) { try replay.recovered() }
+            try replay.take(.entry(own[1]))
+            #expect(try replay.recovered().last == OpNumber(6))
+            try replay.take(restored)
+            #expect(replay.isBaseUnused)
+        }
+        var behind = Replay(base: base, firstOp: OpNumber(7))
+        try behind.take(restored)
+        #expect(behind.isBaseUnused)
+    }
+
     @Test func aReceivedStateCountsFromItsRecordOn() throws {
         let base = Replay.Base(
             op: OpNumber(9), view: ViewNumber(3), hash: .beginning, isReceived: true)
