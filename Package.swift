@@ -85,7 +85,7 @@ let package = Package(
         // Drives the programs from outside; it needs them built, and imports nothing of them.
         .testTarget(
             name: "ProcessTests",
-            dependencies: ["pollsrv", "pollclient", "reserveclient", "pollctl"],
+            dependencies: ["pollsrv", "pollclient", "reserveclient", "pollctl", "pollsim"],
             // C source that a test builds itself, to be loaded into servers.
             exclude: ["Shim"],
             swiftSettings: strict),

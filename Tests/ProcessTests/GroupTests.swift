@@ -2,7 +2,7 @@ import Foundation
 import Testing
 
 /// A group of servers that the one with the highest id leads, on ports of its own.
-private final class ServerGroup {
+final class ServerGroup {
     let cluster: Cluster
     /// By id.
     private(set) var ports: [Int: UInt16] = [:]
