@@ -104,11 +104,14 @@ package struct CommandLineSyntax: Sendable {
             }
             if let inline {
                 values[flag.name] = inline
-            } else if index < arguments.count {
+            } else if index < arguments.count, !arguments[index].hasPrefix("--") {
                 values[flag.name] = arguments[index]
                 index += 1
             } else {
-                throw UsageError("\(flag.name) needs a value: \(flag.name) \(metavar)")
+                // A flag in its place was not meant as one, mostly.
+                let isFlag = index < arguments.count
+                let hint = isFlag ? " (one that begins with -- as \(flag.name)=VALUE)" : ""
+                throw UsageError("\(flag.name) needs a value: \(flag.name) \(metavar)\(hint)")
             }
         }
         if values["--help"] != nil { return .show(help) }

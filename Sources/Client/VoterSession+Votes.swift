@@ -87,7 +87,7 @@ extension VoterSession {
             isOnRoll = true
             onServed(index, "joined as \(settings.name) at", into: &outbox)
             mayOweBallots = true
-            // A service pushes only so many old results by itself.
+            // They are pushed, unless it is led by another soon.
             askResults(in: Self.catchUpMilliseconds)
             return
         }

@@ -40,15 +40,22 @@ final class Connection {
     var wantsWrite = false
     /// Reading has stopped until replies have gone out.
     var isPaused = false
+    /// It has stopped until all that is owed has gone out.
+    var awaitsAll = false
 
     var version = ProtocolVersion.resp2
     var name = ""
     /// Replies that wait for the log, in the order of their commands.
     var pending = 0
+    /// Of those that are known already.
+    var pendingBytes = 0
     /// As whom this connection has asked to join, until it leaves.
     var voterName: [UInt8]?
     /// Set once it has joined.
     var voterPlace: Int?
+    /// The next vote whose result it is owed as one that had closed before it joined; nil: it has been sent
+    /// all of these.
+    var nextPastResult: UInt64?
     /// Set once the client has offered itself as a witness.
     var witness: Instance? {
         didSet { if let witness { lastWitness = witness } }
@@ -96,9 +103,16 @@ final class Connection {
     }
     /// What comes here may be what requests wait for: acks, grants. It must not wait for them.
     var mustBeRead: Bool { kind != .client || witness != nil }
-    var hasManyPending: Bool { pending >= Self.pendingMax }
-    /// With so many replies owed it is not read until half of them have gone out.
-    var pendingMax: Int { mustBeRead ? Self.witnessPendingMax : Self.pendingMax }
+    var hasManyPending: Bool { pending >= Self.pendingMax || pendingBytes >= Self.outputBytesMax }
+    /// With so much owed it is not read until half of that has gone out.
+    var isOwedTooMuch: Bool {
+        mustBeRead ? pending >= Self.witnessPendingMax : hasManyPending
+    }
+    var isOwedLess: Bool {
+        if awaitsAll { return pending == 0 }
+        let countMax = mustBeRead ? Self.witnessPendingMax : Self.pendingMax
+        return pending < countMax / 2 && (mustBeRead || pendingBytes < Self.outputBytesMax / 2)
+    }
     var outputCount: Int { output.count - outputStart }
     var isOutputFull: Bool { !mayHave(outputCount) && outputCount > outputAllowed }
 
@@ -143,6 +157,16 @@ final class Connection {
         guard outputStart > 64 << 10 else { return }
         output.removeFirst(outputStart)
         outputStart = 0
+    }
+
+    func owe(_ kind: Waiter.Kind) {
+        pending += 1
+        if case .bytes(let bytes) = kind { pendingBytes += bytes.count }
+    }
+
+    func settle(_ kind: Waiter.Kind) {
+        pending -= 1
+        if case .bytes(let bytes) = kind { pendingBytes -= bytes.count }
     }
 
     func markClosed() { isOpen = false }

@@ -38,12 +38,24 @@ package struct MessageLog: Sendable {
                 String.UnicodeScalarView(
                     text.unicodeScalars.map { $0.value < 32 || $0.value == 127 ? "?" : $0 }))
             speaker.message("\(Clock.timeOfDay()) pollsrv \(address) \(mode): \(mark)\(plain)")
-        case .json:
-            speaker.message(
-                "{\"time_ms\":\(Clock.wallMilliseconds()),\"address\":\(quoted(address)),"
-                    + "\"mode\":\"\(mode)\",\"level\":\"\(level.rawValue)\","
-                    + "\"message\":\(quoted(text))}")
+        case .json: speaker.message(Self.object(level, text, address: address, mode: mode))
         }
+    }
+
+    /// For what is to be said before there is a server, or when none came about.
+    package static func say(_ text: String, isError: Bool, format: Format) {
+        switch format {
+        case .text: Terminal.message("pollsrv: \(text)")
+        case .json:
+            Terminal.message(object(isError ? .error : .info, text, address: "", mode: "starting"))
+        }
+    }
+
+    private static func object(_ level: Level, _ text: String, address: String, mode: String)
+        -> String
+    {
+        "{\"time_ms\":\(Clock.wallMilliseconds()),\"address\":\(quoted(address)),"
+            + "\"mode\":\"\(mode)\",\"level\":\"\(level.rawValue)\",\"message\":\(quoted(text))}"
     }
 
     func info(_ text: String) { say(.info, text) }
@@ -69,7 +81,7 @@ package struct MessageLog: Sendable {
 
     mutating func forgetRepeated() { repeated = [] }
 
-    private func quoted(_ text: String) -> String {
+    private static func quoted(_ text: String) -> String {
         var result = "\""
         for scalar in text.unicodeScalars {
             switch scalar {

@@ -96,4 +96,7 @@ struct Peer {
     /// Whether it was in a view, or about to begin a service: then its loss is worth looking at at once. Two
     /// who wait for others would else call each other without a pause.
     var isWorthCalling: Bool
+
+    /// With more, those who have gone are forgotten.
+    static let countMax = 64
 }

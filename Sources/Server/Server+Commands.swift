@@ -130,7 +130,7 @@ extension Server {
 
     /// Queues a reply behind the turn's requests so far.
     func wait(_ connection: Connection, _ kind: Waiter.Kind) {
-        connection.pending += 1
+        connection.owe(kind)
         switch kind {
         case .read, .rejoin: turnHasReads = true
         case .request, .join, .reply, .joined, .bytes: break
@@ -248,13 +248,18 @@ extension Server {
     // MARK: Operators
 
     private func replicaCommand(_ arguments: borrowing CommandArguments, _ connection: Connection) {
-        guard arguments.count >= 2 else {
+        let verb = arguments.count > 1 ? arguments.word(1) : ""
+        guard arguments.count == (verb == "PROMOTE" ? 3 : 2) else {
             replyArity(connection, "REPLICA SWITCHOVER|STOP|PROMOTE FORCE")
             return
         }
-        switch arguments.word(1) {
+        switch verb {
         case "SWITCHOVER":
             guard requirePrimary(connection) else { return }
+            guard settings.election == .sticky else {
+                replyError(connection, "ERR in a group the highest id leads and nobody else")
+                return
+            }
             guard let view = replica.view, !view.backups.isEmpty else {
                 replyError(connection, "NOBACKUP there is no backup to hand over to")
                 return
@@ -279,7 +284,7 @@ extension Server {
             log.info("stopping this replica alone, as asked: it has no path to a primary")
             exitCode = exitCode ?? 0
         case "PROMOTE":
-            guard arguments.count == 3, arguments.equals(2, "force") else {
+            guard arguments.equals(2, "force") else {
                 replyArity(connection, "REPLICA PROMOTE FORCE")
                 return
             }

@@ -136,7 +136,7 @@ extension Server {
             let isFull = areRequestsFull
             // While nothing goes on people must still get at it.
             let isRead = !isFull || connection.mustBeRead || isStalled && connection.pending == 0
-            if connection.pending >= connection.pendingMax || !isRead {
+            if connection.isOwedTooMuch || !isRead {
                 pause(connection)
                 return start
             }
@@ -145,6 +145,11 @@ extension Server {
             case .blank: start = parser.next
             case .command:
                 let next = parser.next
+                if connection.pending > 0, !connection.mustBeRead, changesForm(bytes, connection) {
+                    connection.awaitsAll = true
+                    pause(connection)
+                    return start
+                }
                 if connection.gate != nil || connection.readAfter > now {
                     guard passesGate(bytes, connection) else {
                         if connection.gate == nil { postpone(connection) }
@@ -210,13 +215,13 @@ extension Server {
                 paused.append(connection)
                 continue
             }
-            guard connection.pending < connection.pendingMax / 2,
+            guard connection.isOwedLess,
                 !areRequestsFull || connection.pending == 0
             else {
                 paused.append(connection)
                 continue
             }
-            connection.isPaused = false
+            (connection.isPaused, connection.awaitsAll) = (false, false)
             poller.modify(connection.fd.raw, read: true, write: connection.wantsWrite)
             parseInput(connection)
         }
@@ -253,12 +258,15 @@ extension Server {
                 dropUnread(connection)
                 continue
             }
-            let wantsWrite = connection.outputCount > 0
             let isDone = connection.closesWhenAnswered && connection.pending == 0
-            if !wantsWrite, connection.isClosing || isDone {
-                close(connection)
-                continue
+            if connection.outputCount == 0 {
+                if connection.isClosing || isDone {
+                    close(connection)
+                    continue
+                }
+                pushPastResults(to: connection)
             }
+            let wantsWrite = connection.outputCount > 0
             if wantsWrite != connection.wantsWrite {
                 connection.wantsWrite = wantsWrite
                 poller.modify(

@@ -69,7 +69,7 @@ extension Server {
 
     private func refuse(_ waiter: Waiter, _ text: String) {
         let connection = waiter.connection
-        connection.pending -= 1
+        connection.settle(waiter.kind)
         switch waiter.kind {
         case .bytes(let bytes): connection.write(bytes)
         case .reply(let reply), .joined(let reply, _, _):
@@ -95,7 +95,7 @@ extension Server {
         var effects: [ServiceSet.Effect] = []
         executor.execute(entry, effects: &effects) { op, reply in
             guard let connection = waiters.answer(op.rawValue, reply) else { return }
-            connection.pending -= 1
+            connection.settle(.request)
             connection.write { reply.encode(into: &$0) }
             noteReply(connection)
             markDirty(connection)
@@ -116,7 +116,7 @@ extension Server {
             executed: executor.op.rawValue, probe: confirmedProbe)
         {
             let connection = waiter.connection
-            connection.pending -= 1
+            connection.settle(waiter.kind)
             guard connection.isOpen else { continue }
             let before = connection.outputCount
             switch waiter.kind {

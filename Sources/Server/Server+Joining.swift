@@ -8,7 +8,9 @@ import Wire
 struct Joining {
     /// Started as primary, and not yet known whether a service is running.
     var isDeciding = false
-    var decideBy: UInt64 = 0
+    /// Since the start. What the others may have said to a loop that was held up has not been heard yet, so
+    /// how long they are given is counted in these.
+    var ticks: UInt64 = 0
     /// Alone in the journal's view, and not yet known whether a copy of the folder is in use at one of
     /// the peers: nothing is proposed meanwhile, as both would acknowledge it alone.
     var isProbing = false
@@ -37,7 +39,13 @@ struct Joining {
     static let delayMin: UInt64 = 20_000_000
     static let delayMax: UInt64 = 1_000_000_000
     static let dialTimeMax: UInt64 = 2_000_000_000
-    static let decideTimeMax: UInt64 = 3_000_000_000
+    private static let decideTicksMax = 3_000 / Settings.tickMilliseconds
+    private static let probeTicksMax = 2_000 / Settings.tickMilliseconds
+
+    /// Nobody has said that there is a service: it begins one.
+    var hasDecided: Bool { isDeciding && ticks > Self.decideTicksMax }
+    /// Nobody has said to be this very replica.
+    var hasProbed: Bool { ticks > Self.probeTicksMax }
 
     mutating func backOff(_ now: UInt64) {
         nextDial = max(nextDial, now + delay)
@@ -128,7 +136,11 @@ struct Calls {
 extension Server {
     func beginJoining() {
         // What it was alone in it has executed, and says so when it joins.
-        if replica.view != nil { step(.resume) }
+        if replica.view != nil {
+            step(.resume)
+            // It may come to lead with what it has executed.
+            restartClocks()
+        }
         joining.target = settings.peers.first ?? replica.view?.primary.address
         joining.nextDial = now
         joining.startAt = now + settings.joinAfterMilliseconds * 1_000_000
@@ -144,7 +156,6 @@ extension Server {
                     + "waiting for the other replica; to begin a new service instead, give --data "
                     + "another folder")
         }
-        joining.decideBy = now + Joining.decideTimeMax
         if joining.isDeciding, settings.peers.isEmpty {
             createService("there is nobody to look for")
         }
@@ -178,6 +189,19 @@ extension Server {
         }
         step(.resume)
         restartClocks()
+        // Its first start may have ended before these were in the log.
+        let isAlone = replica.view?.members.map(\.instance) == [me.instance]
+        if isAlone, replica.op == executor.op, executor.end.view == ViewNumber(0) { proposeTerms() }
+    }
+
+    /// What the service is to begin with, as the flags say.
+    private func proposeTerms() {
+        if let catalogue = settings.catalogue {
+            batch.append(Request(command: RoomCommand.catalogue(catalogue).encode()))
+        }
+        if let plan = settings.plan {
+            batch.append(Request(command: PollCommand.plan(plan).encode()))
+        }
     }
 
     private func endProbing() {
@@ -190,10 +214,11 @@ extension Server {
             || connections.contains { connection in
                 connection.map { $0.isOpen && isCall($0.kind) } ?? false
             }
-        if !isCalling || now > startedAt + Joining.dialTimeMax { joining.isProbing = false }
+        if !isCalling || joining.hasProbed { joining.isProbing = false }
     }
 
     func tickJoining() {
+        joining.ticks += 1
         endProbing()
         guard stopping == nil else { return }
         if let started = joining.dialStarted, now > started + Joining.dialTimeMax {
@@ -203,7 +228,7 @@ extension Server {
             resolving.removeAll { if case .dialing = $0.kind { true } else { false } }
             joining.dialStarted = nil
         }
-        if joining.isDeciding, now > joining.decideBy {
+        if joining.hasDecided {
             let others = settings.peers.map(\.description).joined(separator: ", ")
             createService("\(others) does not answer")
             return
@@ -335,12 +360,7 @@ extension Server {
         }
         joining.hasHadState = true
         step(.create(after: executor.end, hash: executor.hash))
-        if let catalogue = settings.catalogue {
-            batch.append(Request(command: RoomCommand.catalogue(catalogue).encode()))
-        }
-        if let plan = settings.plan {
-            batch.append(Request(command: PollCommand.plan(plan).encode()))
-        }
+        proposeTerms()
     }
 
     /// Begins anew as a replica that has never heard of a service. It was in no view, and never had a state

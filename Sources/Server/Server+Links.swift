@@ -147,6 +147,7 @@ extension Server {
         // The heartbeats are to go where this connection goes.
         updateLinks()
         heartbeats.renew(instance)
+        if peers.count >= Peer.countMax { forgetPassers() }
         peers[instance] = Peer(
             member: hello.member, folder: hello.folder, service: hello.service,
             isWorthCalling: hello.status == .member || hello.status == .deciding)
@@ -158,6 +159,19 @@ extension Server {
         updateLinks()
         guard connection.isOpen else { return }
         if wasDialed || joining.isDeciding { onServiceHello(hello, connection) }
+    }
+
+    /// Of whom is neither connected nor concerned nothing is kept: anybody may call itself a replica.
+    private func forgetPassers() {
+        func isKept(_ instance: Instance) -> Bool {
+            links[instance] != nil || replica.view?.contains(instance) == true
+                || restart.partner?.instance == instance
+        }
+        peers = peers.filter { isKept($0.key) }
+        for entry in processes.entries where !isKept(entry.life.instance) {
+            if entry.isConfirmed { poller.remove(entry.handle.fd.raw) }
+        }
+        processes.entries.removeAll { !isKept($0.life.instance) }
     }
 
     /// Ends the connections to replicas that have not said that they are in this replica's service; to be
@@ -343,11 +357,14 @@ extension Server {
     func updateLinks() {
         heartbeats.setTargets(
             keptMembers.map { member in
-                // Of a name with several addresses the one that has answered.
-                let host = links[member.instance]?.dial?.host ?? member.address.host
+                // Where it has answered: a name may have several addresses, and others may be told of
+                // one that is of no use here.
+                let dial = links[member.instance]?.dial
                 return .init(
                     instance: member.instance,
-                    address: Address(host: host, port: member.address.port))
+                    address: Address(
+                        host: dial?.host ?? member.address.host,
+                        port: dial?.address.port ?? member.address.port))
             })
     }
 

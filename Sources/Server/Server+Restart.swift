@@ -5,6 +5,8 @@ import Wire
 /// The replacement for a lost backup: a process that this replica starts.
 struct Restart {
     var child: Int32?
+    /// In how many ticks it is given up if it has not joined: while this process stood still, nobody could.
+    var childTicks: UInt64 = 0
     /// Replacements that have become members: their end is waited for, and nothing else.
     var members: [Int32] = []
     /// Where the child was told to listen.
@@ -19,6 +21,8 @@ struct Restart {
     /// How long after a loss the proof of the process's end may take.
     static let proofNanoseconds: UInt64 = 300_000_000
     static let delayMax: UInt64 = 10_000_000_000
+    /// How long a replacement may take to join once its time has come: it may have a journal to read.
+    static let joinMillisecondsMax: UInt64 = 120_000
 
     var hasChildren: Bool { child != nil || !members.isEmpty }
     var statusWord: String { child != nil ? "starting" : failures > 0 ? "waiting" : "none" }
@@ -55,10 +59,20 @@ extension Server {
     }
 
     func tickRestart() {
-        guard isPrimary, settings.restartsBackup, stopping == nil, restart.child == nil,
-            now >= restart.nextSpawn, replica.view?.backups.isEmpty == true, !replica.isAdmitting
+        guard isPrimary, settings.restartsBackup, stopping == nil,
+            replica.view?.backups.isEmpty == true, !replica.isAdmitting
         else { return }
-        spawnBackup()
+        if let child = restart.child {
+            restart.childTicks -= min(1, restart.childTicks)
+            guard restart.childTicks == 0 else { return }
+            // It is stopped, or its disk hangs, or it does not reach this server. Another is started when
+            // its end is seen.
+            log.warning("the replacement, process \(child), does not join: ending it")
+            Processes.signal(child, Signals.kill)
+            restart.childTicks = .max
+        } else if now >= restart.nextSpawn {
+            spawnBackup()
+        }
     }
 
     private func spawnBackup() {
@@ -71,7 +85,7 @@ extension Server {
             let arguments =
                 [
                     program, "--backup", "--listen", address.description, "--peer",
-                    me.address.description, "--join-after", "\(delay)ms",
+                    ownAddressHere.description, "--join-after", "\(delay)ms",
                 ] + settings.inheritedFlags + folderFlags + placeFlags
             // Messages go where ours go, unless a reader at a pipe's end would then wait for the
             // replacement after this process is gone.
@@ -79,6 +93,8 @@ extension Server {
             let pid = try Processes.spawn(arguments, errorsTo: errorsTo)
             restart.child = pid
             restart.childAddress = address
+            restart.childTicks =
+                (delay + Restart.joinMillisecondsMax) / Settings.tickMilliseconds
             let when = delay == 0 ? "at once" : "in \(delay) ms"
             let place = replacementFolder.map { ", journal in \($0)" } ?? ""
             log.info("started a backup, process \(pid), at \(address)\(place); it joins \(when)")
@@ -94,6 +110,18 @@ extension Server {
 
     /// What others are told is this host, if not where this server listens.
     private var told: String? { settings.advertised?.host ?? settings.advertisedHost }
+
+    /// Where a process on this host reaches this server. What others are told may be the way here from
+    /// outside alone.
+    private var ownAddressHere: Address {
+        guard told != nil else { return me.address }
+        let port = Sockets.localPort(listener.raw)
+        switch settings.listen.host {
+        case "0.0.0.0": return Address(host: "127.0.0.1", port: port)
+        case "::": return Address(host: "::1", port: port)
+        default: return Address(host: settings.listen.host, port: port)
+        }
+    }
 
     private var placeFlags: [String] { told.map { ["--advertise-host", $0] } ?? [] }
 

@@ -5,11 +5,19 @@ import Wire
 
 // HELLO, VIEW, INFO, and what stock Redis clients send by themselves.
 extension Server {
-    /// HELLO [2|3] [SETNAME name]
+    /// Whether the command changes the form of what is sent: what is owed has the old one, and goes first.
+    func changesForm(_ bytes: Span<UInt8>, _ connection: Connection) -> Bool {
+        let arguments = CommandArguments(bytes: bytes, ranges: parser.ranges)
+        if arguments.equals(0, "reset") { return true }
+        return arguments.equals(0, "hello") && arguments.count > 1
+            && arguments.number(1) != UInt64(connection.version.rawValue)
+    }
+
+    /// HELLO [2|3] [SETNAME name]; without a version the one of before stays.
     func helloCommand(_ arguments: borrowing CommandArguments, _ connection: Connection) {
         var index = 1
         var version = connection.version
-        if arguments.count > 1 {
+        if arguments.count > 1, !arguments.equals(1, "setname") {
             guard let number = arguments.number(1),
                 let wanted = ProtocolVersion(rawValue: UInt8(clamping: number))
             else {
@@ -73,6 +81,7 @@ extension Server {
 
     /// [number, primary, backup or null]
     func viewCommand(_ arguments: borrowing CommandArguments, _ connection: Connection) {
+        guard arguments.count == 1 else { return replyArity(connection, "VIEW") }
         guard let view = shownView, replica.isMember || replica.status == .learning else {
             replyError(connection, redirectError)
             return
@@ -95,6 +104,7 @@ extension Server {
     ) {
         switch verb {
         case "PING":
+            guard arguments.count <= 2 else { return replyArity(connection, "PING [message]") }
             let text = arguments.count > 1 ? arguments.array(1) : nil
             reply(connection) { bytes in
                 if let text {
@@ -133,6 +143,7 @@ extension Server {
             connection.isClosing = connection.pending == 0
             connection.closesWhenAnswered = true
         case "RESET":
+            guard arguments.count == 1 else { return replyArity(connection, "RESET") }
             leaveVoter(connection)
             removeWitness(connection)
             stopTracking(connection)

@@ -143,7 +143,9 @@ extension Server {
     ) {
         switch verb {
         case "VOTE.JOIN": joinCommand(arguments, connection)
-        case "VOTE.LEAVE": leaveCommand(connection)
+        case "VOTE.LEAVE":
+            guard arguments.count == 1 else { return replyArity(connection, "VOTE.LEAVE") }
+            leaveCommand(connection)
         case "VOTE.OPEN", "VOTE.CLOSE":
             guard requirePrimary(connection) else { return }
             var words: [[UInt8]] = []
@@ -285,7 +287,10 @@ extension Server {
     func admitVoter(_ connection: Connection, _ name: [UInt8], from: UInt64?) {
         guard connection.voterName == name, let place = placeVoter(connection, name) else { return }
         guard connection.version == .resp3 else { return }
-        if let from { pushResults(to: connection, from: max(1, from)) }
+        if let from {
+            connection.nextPastResult = max(1, from)
+            pushPastResults(to: connection)
+        }
         for vote in executor.service.polls.openVotes
         where executor.service.polls.isWaiting(vote, for: place) {
             pushVote(vote, to: connection)
@@ -340,6 +345,7 @@ extension Server {
         }
         connection.voterPlace = nil
         connection.voterName = nil
+        connection.nextPastResult = nil
     }
 
     // MARK: Reads
@@ -427,6 +433,8 @@ extension Server {
             var bytes: [UInt8] = []
             writeResultPush(vote, record, into: &bytes)
             for case let connection? in voterConnections where connection.version == .resp3 {
+                // Else its turn comes, behind those before it.
+                if let next = connection.nextPastResult, next <= vote { continue }
                 connection.write(bytes)
                 markDirty(connection)
             }
@@ -456,19 +464,27 @@ extension Server {
         markDirty(connection)
     }
 
-    /// At most as many as a client's buffer takes; the rest it asks for by VOTE.RESULTS.
-    private func pushResults(to connection: Connection, from: UInt64) {
-        var vote = from
+    /// The next few of the results that it is owed. The others when these have gone out, a turn later at
+    /// the soonest: there may be millions.
+    func pushPastResults(to connection: Connection) {
+        guard var vote = connection.nextPastResult else { return }
+        guard isPrimary, connection.voterPlace != nil, connection.version == .resp3 else {
+            connection.nextPastResult = nil
+            return
+        }
+        let polls = executor.service.polls
         var count = 0
-        while count < 10_000, let record = executor.service.polls.record(vote) {
+        while count < Self.pastResultsAtOnce, let record = polls.record(vote) {
             if !record.isOpen {
                 connection.write { writeResultPush(vote, record, into: &$0) }
                 count += 1
             }
             vote += 1
         }
-        markDirty(connection)
+        connection.nextPastResult = polls.record(vote) == nil ? nil : vote
     }
+
+    private static var pastResultsAtOnce: Int { 1_000 }
 
     private func writeResultPush(
         _ vote: UInt64, _ record: Polls.Record, into bytes: inout [UInt8]

@@ -66,6 +66,7 @@ package final class Server {
 
     /// Direct connections to other replicas. Only looked up, never walked.
     var links: [Instance: Connection] = [:]
+    /// What replicas have said of themselves. Looked up alike.
     var peers: [Instance: Peer] = [:]
     /// Joined voters' connections, by their place in the polls.
     var voterConnections: [Connection?] = []
@@ -221,7 +222,8 @@ package final class Server {
     }
 
     /// Seconds since the beginning of 2026: higher at each start of a replica with a disk, unless that is
-    /// within the second.
+    /// within the second or the clock was set back. Then others take no path over clients to this process
+    /// until they have forgotten the one before.
     private static var life: UInt64 {
         (Clock.wallMilliseconds() / 1_000 &- 1_767_225_600) & (1 << 28 - 1)
     }

@@ -94,22 +94,35 @@ enum PollServer {
             before: "pollsrv: a defect has ended this process (what stands above may say which); "
                 + "another replica, if there is one, goes on",
             after: "", exitCode: ExitCode.software.rawValue)
+        var format = MessageLog.Format.text
         do {
             switch try syntax.parse(Array(CommandLine.arguments.dropFirst())) {
             case .show(let text): try Terminal.write(text)
             case .run(let arguments):
+                format = try logFormat(arguments)
                 Terminal.exit(try server(arguments).run())
             }
-        } catch let error as UsageError {
-            fail(error.text, .usage)
-        } catch let error as RestorationError {
-            fail("--restore \(error.text)", .io)
-        } catch let error as StoreError {
-            fail("--data \(error)", .io)
-        } catch let error as SystemError {
-            fail("\(error)", .io)
         } catch {
-            fail("\(error)", .software)
+            let (text, code) = words(of: error)
+            MessageLog.say(text, isError: true, format: format)
+            Terminal.exit(code.rawValue)
+        }
+    }
+
+    /// Why there is no server, other than by the flags or the system.
+    private struct StartError: Error {
+        let text: String
+        let code: ExitCode
+    }
+
+    private static func words(of error: any Error) -> (text: String, code: ExitCode) {
+        switch error {
+        case let error as UsageError: (error.text, .usage)
+        case let error as StartError: (error.text, error.code)
+        case let error as RestorationError: ("--restore \(error.text)", .io)
+        case let error as StoreError: ("--data \(error)", .io)
+        case let error as SystemError: ("\(error)", .io)
+        default: ("\(error)", .software)
         }
     }
 
@@ -118,7 +131,7 @@ enum PollServer {
     private static func awaitTurn(_ settings: inout Settings) throws {
         guard let parent = settings.startedBy else { return }
         guard Processes.endWithParent(parent) else {
-            fail("process \(parent) is over", .unavailable)
+            throw StartError(text: "process \(parent) is over", code: .unavailable)
         }
         Clock.sleep(nanoseconds: settings.joinAfterMilliseconds * 1_000_000)
         settings.joinAfterMilliseconds = 0
@@ -135,14 +148,14 @@ enum PollServer {
 
     private static func start(
         _ settings: Settings, _ durable: Durable?, _ restoration: Restoration?
-    ) throws(SystemError) -> Server {
-        do {
+    ) throws -> Server {
+        do throws(SystemError) {
             return try Server(settings, durable: durable, restoration: restoration)
         } catch {
             guard error.isAddressInUse else { throw error }
-            fail(
-                "\(error): another process listens on \(settings.listen) already, maybe a pollsrv "
-                    + "(pollctl status); stop it or give another --listen", .io)
+            throw StartError(
+                text: "\(error): another process listens on \(settings.listen) already, maybe a "
+                    + "pollsrv (pollctl status); stop it or give another --listen", code: .io)
         }
     }
 
@@ -185,7 +198,7 @@ enum PollServer {
         return try Durable.open(
             folder: folder, service: try service(arguments), id: wanted, options: options,
             peerView: { service in peerView(of: service, settings.peers) },
-            say: { Terminal.message("pollsrv: \($0)") })
+            say: { MessageLog.say($0, isError: false, format: settings.logFormat) })
     }
 
     private static func service(_ arguments: ParsedArguments) throws -> ServiceID? {
@@ -208,26 +221,32 @@ enum PollServer {
         return nil
     }
 
-    private static func fail(_ text: String, _ code: ExitCode) -> Never {
-        Terminal.message("pollsrv: \(text)")
-        Terminal.exit(code.rawValue)
-    }
-
     private static func settings(_ arguments: ParsedArguments) throws -> Settings {
         if let operand = arguments.operands.first {
             throw UsageError("unexpected argument '\(operand)' (pollsrv --help shows the usage)")
         }
         let election = try election(arguments)
         let isPrimary = try startsAsPrimary(arguments, election)
-        let ports = isPrimary ? (7001, 7002) : (7002, 7001)
-        let listen = try arguments.address("--listen", default: "127.0.0.1:\(ports.0)")
+        let listen = try arguments.address(
+            "--listen", default: "127.0.0.1:\(isPrimary ? 7001 : 7002)")
+        // Of the two usual addresses the other one, whichever this is.
+        let isHere = listen.host == "127.0.0.1"
+        let isFirst =
+            isPrimary ? !(isHere && listen.port == 7002) : isHere && listen.port == 7001
         let id = try arguments.number(
             "--id", default: UInt64(Processes.pid), in: 0...UInt64(1) << 53)
         let priority = try arguments.number("--priority", default: 0, in: 0...1 << 31)
         var settings = Settings(
             startsAsPrimary: isPrimary, listen: Address(host: listen.host, port: listen.port),
-            peers: try peers(arguments, election, defaultPort: ports.1),
+            peers: try peers(arguments, election, defaultPort: isFirst ? 7002 : 7001),
             id: ReplicaID(priority: priority, id: id))
+        if listen.port != 0, !settings.peers.isEmpty,
+            settings.peers.allSatisfy({ $0 == settings.listen })
+        {
+            throw UsageError(
+                "\(settings.listen) is this server's own address: \(arguments.isSet("--join") ? "--join" : "--peer") "
+                    + "says where another is")
+        }
         if arguments.isSet("--advertise") {
             let told = try arguments.address("--advertise", default: "")
             guard told.port != 0 else {
@@ -252,8 +271,7 @@ enum PollServer {
                 clamping: try arguments.number("--started-by", default: 0, in: 1...1 << 31))
         }
         settings.hasTestHooks = arguments.isSet("--test-hooks")
-        let format = try arguments.choice("--log-format", default: "text", of: ["text", "json"])
-        settings.logFormat = format == "json" ? .json : .text
+        settings.logFormat = try logFormat(arguments)
         if arguments.isSet("--quiet") { settings.verbosity = .quiet }
         if arguments.isSet("--verbose") { settings.verbosity = .verbose }
         settings.plan = try plan(arguments)
@@ -276,6 +294,13 @@ enum PollServer {
         throw UsageError(
             "--listen \(settings.listen) is no address by which \(far) could reach this server: say "
                 + "which is, --advertise HOST:PORT")
+    }
+
+    private static func logFormat(_ arguments: ParsedArguments) throws(UsageError)
+        -> MessageLog.Format
+    {
+        let name = try arguments.choice("--log-format", default: "text", of: ["text", "json"])
+        return name == "json" ? .json : .text
     }
 
     private static func election(_ arguments: ParsedArguments) throws(UsageError) -> Election {

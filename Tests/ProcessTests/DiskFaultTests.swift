@@ -35,6 +35,37 @@ extension Disks {
             try body(pair, disks)
         }
 
+        /// What a service is to begin with is said by the flags of its first start, which may end before
+        /// that is in the log.
+        @Test func theFirstStartIsMadeUpFor() throws {
+            let cluster = try Cluster()
+            defer { cluster.end() }
+            let folder = cluster.folder.appending(path: "data").path
+            let disk = try FaultDisk(folder: folder, home: cluster.folder)
+            try Data("attic\n".utf8).write(to: cluster.folder.appending(path: "rooms"))
+            let flags = ["--data", folder, "--rooms", "rooms", "--votes", "2", "--no-restart"]
+            let arguments =
+                ["--primary", "--listen", "127.0.0.1:\(cluster.ports[0])", "--peer", "127.0.0.1:1"]
+                + flags
+            // The first one is the journal's birth.
+            try disk.set(["pwrite segment-1 1 0 \(FaultDisk.inputOutput)"])
+            try cluster.start("first", "pollsrv", arguments, environment: disk.environment)
+            #expect(try cluster.waitForExit("first") == 74)
+            let journal = try cluster.run("pollctl", ["journal", folder])
+            #expect(journal.output.contains("last op 0, view 1"), "\(journal)")
+            try cluster.start("second", "pollsrv", arguments)
+            let client = try cluster.eventually("the server") { () -> RawClient? in
+                let client = try RawClient(cluster.ports[0])
+                return try client.ask("VOTE.JOIN ann") == .text("OK") ? client : nil
+            }
+            #expect(try client.ask("ROOM.ROOMS") == .text("attic"))
+            for vote in 1...2 {
+                _ = try cluster.eventually("vote \(vote)") {
+                    try client.ask("VOTE.CAST \(vote) ann yes") == .text("OK") ? true : nil
+                }
+            }
+        }
+
         /// The disk of `victim` fails: it ends with the right words, the other goes on, nothing that
         /// was acknowledged is lost, and with a good disk it comes back.
         private func fail(_ victim: Int, _ fault: FatalFault, _ pair: DiskPair, _ disk: FaultDisk)

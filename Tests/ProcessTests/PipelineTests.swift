@@ -134,6 +134,66 @@ extension ProcessSuite {
             }
         }
 
+        /// Pushes are for those who have turned them on, and come behind the answer to that.
+        @Test func whatIsOwedHasTheFormOfBefore() throws {
+            try withPair { connect, _ in
+                let first = try connect()
+                #expect(try first.ask("VOTE.JOIN ann") == .text("OK"))
+                #expect(try first.ask("VOTE.OPEN q") == .number(1))
+                #expect(try first.ask("RESET") == .text("RESET"))
+                let client = try connect()
+                try send(client, "VOTE.JOIN ann", "HELLO 3", "PING")
+                #expect(try client.receive() == .text("OK"))
+                guard case .list = try client.receive() else {
+                    Issue.record("no answer to HELLO")
+                    return
+                }
+                #expect(try client.receive() == .text("PONG"))
+            }
+        }
+
+        /// Answers that are known and wait behind others take memory.
+        @Test func whoIsOwedMuchIsNotRead() throws {
+            let cluster = try Cluster()
+            defer { cluster.end() }
+            let flags = ["--heartbeat", "1s", "--misses", "600", "--no-restart"]
+            try cluster.primary(flags)
+            let backup = try cluster.backup(flags)
+            try cluster.waitForPair()
+            let client = try RawClient(cluster.ports[0], seconds: 3)
+            kill(backup.processIdentifier, SIGSTOP)
+            defer { kill(backup.processIdentifier, SIGCONT) }
+            try send(client, "VOTE.OPEN q ROLL open")
+            // More than the kernel takes for a connection that is not read.
+            let echo = "ECHO \(String(repeating: "e", count: 60_000))"
+            #expect(throws: Trouble.self) { for _ in 0..<1_000 { try send(client, echo) } }
+            kill(backup.processIdentifier, SIGCONT)
+            #expect(try client.receive() == .number(1))
+        }
+
+        /// One word too many, and nothing is done.
+        @Test(arguments: ["REPLICA STOP x", "REPLICA SWITCHOVER x", "VOTE.LEAVE bob", "VIEW x"])
+        func surplusWordsAreNotPassedOver(line: String) throws {
+            try withPair { connect, _ in
+                let client = try connect()
+                #expect(try client.ask("VOTE.JOIN ann") == .text("OK"))
+                #expect(try client.ask(line).code == "ERR")
+                #expect(try client.ask("VOTE.OPEN q") == .number(1))
+                #expect(try client.ask("VOTE.CAST 1 ann yes") == .text("OK"))
+            }
+        }
+
+        @Test func aNameWithoutAVersion() throws {
+            try withPair { connect, _ in
+                let client = try connect()
+                guard case .list = try client.ask("HELLO SETNAME bob") else {
+                    Issue.record("no answer to HELLO")
+                    return
+                }
+                #expect(try client.ask("CLIENT GETNAME") == .text("bob"))
+            }
+        }
+
         @Test func copiesAreMadeOneAtATime() throws {
             try withPair { connect, _ in
                 let client = try connect()
