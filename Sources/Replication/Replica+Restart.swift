@@ -158,4 +158,20 @@ extension Replica {
         default: return
         }
     }
+
+    /// What is said of the choice of the next view shows its sender to be in this one as well, and backups
+    /// say nothing else to each other. Whether that gives a meaning to the proof of its end.
+    mutating func noteNewest(_ message: Message, from: Instance) -> Bool {
+        guard lives.doubted.contains(from), isMember, let view, view.contains(from) else {
+            return false
+        }
+        let next = view.number.next
+        switch message {
+        case .seek(next, _, _), .grant(next, _, _, _, _), .accepted(next, _):
+            return lives.spoke(from, of: view)
+        case .propose(_, let proposal) where proposal.number == next:
+            return lives.spoke(from, of: view)
+        default: return false
+        }
+    }
 }

@@ -303,8 +303,10 @@ package struct Replica: Equatable, Sendable {
     package mutating func step(_ event: Event, into outbox: inout Outbox) {
         switch event {
         case .message(let message, let from):
+            let isProof = noteNewest(message, from: from)
             onMessage(message, from: from, into: &outbox)
             noteVoucher(message, from: from, into: &outbox)
+            if isProof { mend(into: &outbox) }
         case .relayed(let message, let from): onMessage(message, from: from, into: &outbox)
         case .tick: onTick(into: &outbox)
         case .propose(let batch, let time): onBatch(batch, time: time, into: &outbox)

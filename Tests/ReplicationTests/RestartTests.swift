@@ -46,6 +46,29 @@ import Wire
         #expect(tries.count > 1, "asked once, it asks no more")
     }
 
+    /// Its view names a process of the other's that is over, and the one that is connected answers for the
+    /// choice of the next: then that is the newer, and its end the proof.
+    @Test(arguments: [true, false]) func whoAnswersInAViewIsTheNewest(isFirst: Bool) throws {
+        var replica = try PairFixture.replica(1, [])
+        var outbox = Outbox()
+        let newest = Life(PairFixture.member(2, pid: 9))
+        replica.step(.met(newest, knowing: nil), into: &outbox)
+        var next = PairFixture.view
+        next.number = ViewNumber(3)
+        next.backups = [PairFixture.member(2, pid: 7)]
+        _ = PairFixture.give(.view(next), to: &replica)
+        #expect(replica.lives.doubted == [Instance(2)])
+        let end = Replica.Event.exited(Instance(2), newest)
+        if isFirst { replica.step(end, into: &outbox) }
+        #expect(!replica.lives.haveEnded(Instance(2)))
+        _ = PairFixture.give(
+            .grant(
+                number: ViewNumber(4), attempt: Attempt(counter: 1, proposer: Instance(1)),
+                committed: .beginning, end: .beginning, accepted: nil), to: &replica)
+        if !isFirst { replica.step(end, into: &outbox) }
+        #expect(replica.lives.haveEnded(Instance(2)))
+    }
+
     /// What it has lost may be this very view, and an op of it: requests wait until the backup shows what
     /// it has.
     @Test func aViewThatWasForgottenIsComparedToo() throws {
