@@ -55,6 +55,43 @@ extension ProcessSuite {
             }
         }
 
+        /// It is sent the end of the log alone, and may come to lead with the rest as its folder has it: it
+        /// counts the time of votes that it has found there from its start.
+        @Test func whoComesBackClosesWhatItFoundOpen() throws {
+            let cluster = try Cluster()
+            defer { cluster.end() }
+            let flags = Cluster.quick + ["--no-restart", "--data"]
+            try cluster.primary(flags + ["a"])
+            _ = try cluster.eventually("it to lead") { cluster.leader }
+            let client = try RawClient(cluster.ports[0])
+            #expect(try client.ask("VOTE.OPEN Late? DEADLINE 8000 ROLL open") == .number(1))
+            // It begins with a state in which the vote is open, and never executes that it was opened.
+            try cluster.backup(flags + ["b"])
+            try cluster.waitForPair()
+            let backup = try #require(cluster.processes["backup"])
+            backup.terminate()
+            #expect(try cluster.waitForExit("backup") == 0)
+            try cluster.backup(flags + ["b"])
+            try cluster.waitForPair()
+            // It knows that the primary is in their view, without which nothing follows from that one's end.
+            #expect(try client.ask("VOTE.OPEN More? ROLL open") == .number(2))
+            try kill(cluster, "primary")
+            let heir = try cluster.eventually("another to lead") { () -> RawClient? in
+                let info = try? cluster.info(cluster.ports[1], seconds: 1)
+                return info?["mode"] == "primary" ? try RawClient(cluster.ports[1]) : nil
+            }
+            #expect(try heir.ask("VOTE.RESULT 1") == .null)
+            _ = try cluster.eventually("the deadline", within: 60) {
+                try heir.ask("VOTE.RESULT 1") == .null ? nil : true
+            }
+        }
+
+        private func kill(_ cluster: Cluster, _ name: String) throws {
+            let process = try #require(cluster.processes[name])
+            Foundation.kill(process.processIdentifier, SIGKILL)
+            process.waitUntilExit()
+        }
+
         /// The second is told at once, and the first stays who it is.
         @Test func twoOfOneName() throws {
             try withRestarted { cluster in

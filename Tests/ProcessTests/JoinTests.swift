@@ -79,6 +79,54 @@ extension ProcessSuite {
             #expect(cluster.processes["backup"]?.isRunning == true)
         }
 
+        /// Where others are told to find it is the way from outside: on its own host a replacement takes
+        /// the address at which it listens.
+        @Test func aReplacementReachesItsPrimaryFromWithin() throws {
+            let cluster = try Cluster()
+            defer { cluster.end() }
+            let port = cluster.ports[0]
+            try cluster.start(
+                "primary", "pollsrv",
+                [
+                    "--primary", "--listen", "127.0.0.1:\(port)", "--advertise",
+                    // Of this machine as well, but nobody listens there.
+                    "127.9.9.9:\(port)", "--peer", "127.0.0.1:\(cluster.ports[1])",
+                ] + Cluster.quick)
+            _ = try cluster.eventually("a pair", within: 60) {
+                try cluster.info(port, seconds: 1)["state"] == "pair" ? true : nil
+            }
+        }
+
+        /// What others have said meanwhile has not been heard by one that was stopped: that it has waited
+        /// long enough is no reason to begin a second service.
+        @Test func whoWasStoppedWhileItLookedAroundBeginsNothing() throws {
+            let cluster = try Cluster()
+            defer { cluster.end() }
+            let flags = Cluster.quick + ["--no-restart"]
+            // The first must not find that nobody listens there.
+            let silent = try cluster.backup(flags)
+            _ = try cluster.eventually("it to listen") { try? RawClient(cluster.ports[1]) }
+            kill(silent.processIdentifier, SIGSTOP)
+            let first = try cluster.primary(flags)
+            _ = try cluster.eventually("it to look around") {
+                try cluster.info(cluster.ports[0])["state"] == nil ? nil : true
+            }
+            kill(first.processIdentifier, SIGSTOP)
+            kill(silent.processIdentifier, SIGKILL)
+            silent.waitUntilExit()
+            let addresses = cluster.ports.map { "127.0.0.1:\($0)" }
+            try cluster.start(
+                "other", "pollsrv",
+                ["--primary", "--listen", addresses[1], "--peer", addresses[0]] + flags)
+            let service = try cluster.eventually("the other to begin a service") {
+                let info = try cluster.info(cluster.ports[1], seconds: 1)
+                return info["mode"] == "primary" ? info["service"] : nil
+            }
+            kill(first.processIdentifier, SIGCONT)
+            try cluster.waitForPair()
+            #expect(try cluster.info(cluster.ports[0])["service"] == service)
+        }
+
         /// Each costs the primary a state, or at least a connection: they may not come as fast as the
         /// server can.
         @Test func whoIsRefusedBacksOff() throws {
