@@ -81,4 +81,16 @@ package enum Breakage: String, CaseIterable, Sendable {
     case takeoverNotAwaited
     /// What is about to change may be cached.
     case leaseWhileWriting
+    /// A member or witness that takes its leave is not let go.
+    case leaveIgnored
+    /// A primary that is to hand over goes on.
+    case handOverIgnored
+    /// A backup does not say that reads may be answered.
+    case readsUnconfirmed
+    /// A primary answers a call before any other replica has it.
+    case answeredTooEarly
+    /// A new primary counts what was held for it as it likes.
+    case heldBallotsGuessed
+    /// More of what is committed is kept than there is room for.
+    case keptForever
 }

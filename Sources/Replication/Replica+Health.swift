@@ -75,7 +75,7 @@ extension Replica {
     }
 
     mutating func onLeave(_ instance: Instance, from: Instance, into outbox: inout Outbox) {
-        guard instance == from, isMember, let view else { return }
+        guard instance == from, isMember, let view, breakage != .leaveIgnored else { return }
         if let index = health.firstIndex(where: { $0.instance == instance }) {
             // Who is short says it again and again. That is no news: if each time it let all who hear
             // it ask at once, whatever pause they are in, they would outbid each other for ever.

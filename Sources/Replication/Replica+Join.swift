@@ -293,7 +293,8 @@ extension Replica {
     // MARK: Planned changes
 
     mutating func onHandOver(into outbox: inout Outbox) {
-        guard status == .normal, isPrimary, drain == nil, let view else { return }
+        guard status == .normal, isPrimary, drain == nil, let view, breakage != .handOverIgnored
+        else { return }
         let isWhole = view.backups.allSatisfy { !hasFailed($0.instance) }
         guard isWhole, let heir = view.backups.max(by: { $1.outranks($0) }) else { return }
         drain = Drain(goal: .handOver(to: heir.instance))

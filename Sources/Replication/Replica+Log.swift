@@ -189,7 +189,9 @@ extension Replica {
     mutating func onConfirm(
         _ number: ViewNumber, _ probe: UInt64, from: Instance, into outbox: inout Outbox
     ) {
-        guard status == .normal, isFollowing(number, from) else { return }
+        guard status == .normal, isFollowing(number, from), breakage != .readsUnconfirmed else {
+            return
+        }
         outbox.send.append(Envelope(to: from, .confirmOK(view: number, probe: probe)))
     }
 

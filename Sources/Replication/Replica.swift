@@ -262,6 +262,7 @@ package struct Replica: Equatable, Sendable {
 
     /// How many entries wait to be committed and executed.
     package var logCount: Int { log.count }
+    package var keptCount: Int { kept.count }
 
     package var isMember: Bool { status == .normal || status == .choosing }
     package var isPrimary: Bool { isMember && view?.primary.instance == me.instance }

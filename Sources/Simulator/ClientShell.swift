@@ -130,20 +130,21 @@ extension Simulation {
         client.nextRequest = now + random.int(1_000...mix.pauseMax)
         let dice = random.int(0...99)
         if isHealed {
-            // What nobody else will close, the operator does.
-            let open = history.model.votes.firstIndex { $0.isOpen && ($0.roll?.isEmpty ?? false) }
-            guard let open else { return }
-            ask(client, history.ask(.close(vote: UInt64(open + 1)), at: now))
+            workAtTheEnd(client)
         } else if dice < 45 {
             ask(client, history.ask(.read, at: now))
         } else if dice < 90 || history.model.votes.isEmpty {
-            client.sequence += 1
-            let name = UInt64(client.number) << 8 | UInt64(client.name)
-            ask(client, history.ask(.call(client: name, sequence: client.sequence), at: now))
+            call(client)
         } else {
             let vote = UInt64(random.int(1...history.model.votes.count))
             ask(client, history.ask(.close(vote: vote), at: now))
         }
+    }
+
+    func call(_ client: ClientProcess) {
+        client.sequence += 1
+        let name = UInt64(client.number) << 8 | UInt64(client.name)
+        ask(client, history.ask(.call(client: name, sequence: client.sequence), at: now))
     }
 
     private func isRepeatable(_ request: Packet.Request) -> Bool {
@@ -153,7 +154,7 @@ extension Simulation {
         }
     }
 
-    private func ask(_ client: ClientProcess, _ request: Packet.Request) {
+    func ask(_ client: ClientProcess, _ request: Packet.Request) {
         client.pending = request
         // Anybody may be asked; only the primary should answer.
         let index =
@@ -177,9 +178,14 @@ extension Simulation {
     // MARK: Results
 
     private func accept(_ client: ClientProcess, _ result: Packet.Result) {
-        guard result.vote >= client.nextResult else { return }
+        guard result.vote >= client.nextResult else {
+            compare(client, result, client.log[Int(result.vote) - 1])
+            return
+        }
         guard result.vote == client.nextResult else {
-            if !client.early.contains(where: { $0.vote == result.vote }) {
+            if let known = client.early.first(where: { $0.vote == result.vote }) {
+                compare(client, result, known)
+            } else {
                 client.early.append(result)
                 client.early.sort { $0.vote < $1.vote }
             }
@@ -191,6 +197,16 @@ extension Simulation {
             client.early.removeFirst()
             if first.vote == client.nextResult { log(client, first) }
         }
+    }
+
+    /// Rule 4: what is told again is told as before.
+    private func compare(_ client: ClientProcess, _ result: Packet.Result, _ known: Packet.Result) {
+        guard result != known else { return }
+        fail(
+            Violation(
+                .safety, rule: "client logs complete, without duplicate, true",
+                "\(client.name) was told '\(known.vote) \(known.yes) \(known.no)', now "
+                    + "'\(result.vote) \(result.yes) \(result.no)'"))
     }
 
     private func log(_ client: ClientProcess, _ result: Packet.Result) {

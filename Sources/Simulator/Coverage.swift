@@ -11,7 +11,7 @@ package struct Coverage: Sendable {
         case powerCut, replicaBounced, diskSlow, diskFull, shortWrites, diskFails
         case rottenInUse, rottenAtRest, recordMisplaced, endLost
         // What came of them.
-        case viewEntered, viewWithoutPhaseOne, viewByPhaseOne, primaryTookOver, handedOver
+        case viewEntered, proposedAtOnce, proposedAfterPhaseOne, primaryTookOver, handedOver
         case leaderFailed, electionBegan, electionSummoned, electionAsked, electionAnswered
         case handedOverToHigher, lowerTookOver
         case learnerAdmitted, memberExcluded, electorateChanged, decidedAlone
@@ -29,7 +29,7 @@ package struct Coverage: Sendable {
         case refusalDisproved, silentLinkClosed, lateFrame
         case twoPrimariesAtOnce, oldPrimaryRefused
         // How runs end.
-        case healed, beyondRepair
+        case healed, handedOverAtTheEnd, leftAtTheEnd, beyondRepair
 
         package var name: String { "\(self)" }
     }

@@ -16,7 +16,7 @@ extension Simulation {
         }
         // Clients, too, are electors that forget.
         let areClientsCut = random.chance(lost.isEmpty ? 700 : 50)
-        coverage.note(.powerCut)
+        if !victims.isEmpty { coverage.note(.powerCut) }
         tell {
             "the power of \(victims.count) replicas is cut\(areClientsCut ? ", and clients'" : "")"
         }

@@ -27,7 +27,7 @@ extension Simulation {
         }
     }
 
-    private var primary: ReplicaProcess? {
+    var primary: ReplicaProcess? {
         guard let view = history.newest else { return nil }
         return replicas.first { $0.me.instance == view.primary.instance && $0.isUp }
     }
@@ -148,7 +148,9 @@ extension Simulation {
             leave(process)
         case .switchover:
             guard let primary, !primary.isPaused else { return }
-            coverage.note(.switchover)
+            let isTaken =
+                primary.face.acceptsRequests && primary.replica.view?.backups.isEmpty == false
+            if isTaken { coverage.note(.switchover) }
             tell { "replica \(primary.number) is to hand over" }
             step(primary, .handOver)
         case .startIntruder:
@@ -253,8 +255,9 @@ extension Simulation {
 
     private func flap() {
         guard let (a, b) = twoSlots(), a != b else { return }
-        coverage.note(.linkFlapped)
-        for id in peerConnections(a, b) { reset(id) }
+        let ids = peerConnections(a, b)
+        if !ids.isEmpty { coverage.note(.linkFlapped) }
+        for id in ids { reset(id) }
     }
 
     // MARK: Clients' links
@@ -339,118 +342,6 @@ extension Simulation {
         }
         for client in clients where client.isUp && client.isPaused {
             resume(.client(client.number))
-        }
-    }
-
-    /// Whether the service is whole and nothing is left to be done. If it is not in time, that is
-    /// a violation, unless more was lost than it promises to survive.
-    var isDone: Bool {
-        guard now >= healedAt + 50_000 else { return false }
-        guard events % 64 == 0 else { return false }
-        guard let missing = whatIsMissing() else { return true }
-        if now > healedAt + Self.recoveryMax {
-            if isBeyondRepair {
-                coverage.note(.beyondRepair)
-                tell { "beyond repair: \(missing)" }
-                isHealed = false
-                return true
-            }
-            fail(Violation(.liveness, rule: "after healing all is well", missing))
-        }
-        return false
-    }
-
-    private func whatIsMissing() -> String? {
-        guard let primary else { return "no primary" }
-        let leaders = replicas.filter { $0.isUp && $0.face.isPrimary }
-        guard leaders.count == 1, primary.face.isPrimary, primary.face.acceptsRequests,
-            let view = primary.replica.view
-        else { return "primaries: \(leaders.map(\.number))" }
-        let wanted = mix.shape.replicas
-        guard view.members.count == wanted else { return "view '\(view.text)'" }
-        for member in view.members {
-            guard
-                let process = replicas.first(where: {
-                    $0.me.instance == member.instance && $0.isUp
-                }), process.face.status == .normal, process.replica.view == view,
-                process.leavesAt == nil
-            else { return "member \(member.id) is not there" }
-            guard process.executor.op == history.lastOp || process.face.commitMax == history.lastOp
-            else { return "member \(member.id) is behind" }
-        }
-        if election == .bully, let highest = view.backups.map(\.id).max(), highest > primary.me.id {
-            return "\(highest) is there and \(primary.me.id) leads"
-        }
-        for member in view.backups {
-            let route = primary.paths.route(to: member.instance)
-            guard route == .direct else {
-                return "the path to \(member.id) is \(route, default: "none")"
-            }
-        }
-        if let vote = history.model.votes.firstIndex(where: \.isOpen) {
-            return "vote \(vote + 1) is open"
-        }
-        for name in 0..<mix.voters {
-            let client = clients[voters[name]]
-            guard client.isUp, client.log.count == history.model.votes.count else {
-                return
-                    "voter \(name) has \(client.log.count) of \(history.model.votes.count) results"
-            }
-        }
-        for client in clients where client.isUp {
-            if let request = client.pending, isKept(request) {
-                return "request \(request.number) of client \(client.number) is not answered"
-            }
-        }
-        return nil
-    }
-
-    private func isKept(_ request: Packet.Request) -> Bool {
-        switch request.kind {
-        case .call, .close, .write: true
-        case .read, .join, .leave, .cast, .results, .check, .lease, .acknowledge: false
-        }
-    }
-
-    /// Whether the newest view has lost all its members, or so many of its electors that nobody
-    /// can know what they have decided.
-    private var isBeyondRepair: Bool {
-        guard let view = history.newest else { return true }
-        let alive = view.members.filter { comesBack($0.instance) }
-        // One that is short leads nobody, and what it may have promised to lead is lost with its end.
-        let whole = alive.filter { !isShort($0.instance) }
-        guard !whole.isEmpty else { return true }
-        // Who decided it alone may have died before telling anybody.
-        let isKnown =
-            replicas.contains { $0.isUp && $0.replica.view?.number == view.number }
-            || clients.contains { $0.isUp && $0.witness.view?.number == view.number }
-        guard isKnown else { return true }
-        let electing = view.electorate.filter { comesBack($0) }
-        if view.members.allSatisfy({ electing.contains($0.instance) }) { return false }
-        // Also what was written down and never said, as the process ended in between.
-        let accepts =
-            history.accepts
-            + replicas.filter(\.isUp).compactMap { process in
-                process.replica.accepted.map { (process.me.instance, $0.view) }
-            }
-        let dead = view.electorate.count - electing.count
-        let lost = view.electorate.first { !comesBack($0) }
-        if let lost, canProve(lost, in: view) {
-            // Proof of the other's end suffices, unless this one has helped it to go on alone.
-            return whole.allSatisfy { member in
-                accepts.contains {
-                    $0.elector == member.instance && !$0.view.contains(member.instance)
-                }
-            }
-        }
-        if view.electorate.count - dead < view.majority { return true }
-        // A view without the whole members that are left may have been accepted by those who are gone.
-        return whole.allSatisfy { member in
-            accepts.contains { accept in
-                guard !accept.view.contains(member.instance) else { return false }
-                let same = accepts.filter { $0.view == accept.view && isAlive($0.elector) }
-                return same.count + dead >= view.majority
-            }
         }
     }
 }

@@ -32,6 +32,8 @@ struct History {
     private(set) var answeredView = ViewNumber(0)
     /// Who accepted what in the choice of the view after `newest`.
     private(set) var accepts: [(elector: Instance, view: View)] = []
+    /// The view before `newest`, as far as it was entered, and who had accepted what after it.
+    private(set) var before: (view: View, accepts: [(elector: Instance, view: View)])?
     private var proposals: [(attempt: Attempt, view: View)] = []
 
     var lastOp: OpNumber { OpNumber(UInt64(replies.count)) }
@@ -81,6 +83,7 @@ struct History {
             views.append(view)
         }
         guard view.number > (newest?.number ?? ViewNumber(0)) else { return }
+        before = newest.map { ($0, $0.number.next == view.number ? accepts : []) }
         newest = view
         accepts = []
         proposals.removeAll { $0.view.number <= view.number }
@@ -191,11 +194,11 @@ struct History {
 
     // MARK: At the end
 
-    /// Rules 3, 4 and 6 over everything that was said. `choice`: how each voter votes.
-    func check(choice: (Int, UInt64) -> Choice) throws(Violation) {
+    /// Rules 3, 4 and 6 over everything that was said.
+    func check() throws(Violation) {
         var operations: [HistoryChecker.Operation] = []
         for asked in asked {
-            try check(asked, choice: choice)
+            try check(asked)
             switch (asked.request.kind, asked.answer) {
             case (_, .read(let reading)):
                 guard let places = places(of: reading) else {
@@ -218,6 +221,17 @@ struct History {
                 operations.append(
                     .init(
                         asked: asked.asked, answered: asked.answered, places: places,
+                        isWrite: false, name: asked.request.number))
+            case (.results(let from), .results(let list)):
+                guard let places = places(of: list, from: from) else {
+                    throw Violation(
+                        .safety, rule: "reads are linearizable",
+                        "request \(asked.request.number) read results from \(from) on that never "
+                            + "were: \(list)")
+                }
+                operations.append(
+                    .init(
+                        asked: asked.asked, answered: asked.answered, places: [places],
                         isWrite: false, name: asked.request.number))
             case (.call, .reply(.integer)), (.write, .reply(.text)):
                 let name = Self.callName(asked.request.kind)
@@ -246,7 +260,7 @@ struct History {
                 "request \(operation.name) fits at \(operation.places) only, but \(after) was over "
                     + "when it was asked")
         }
-        try checkBallots(choice: choice)
+        try checkBallots()
     }
 
     /// The places at which a read gives this.
@@ -266,14 +280,60 @@ struct History {
         return low...last
     }
 
+    /// After which ops these are all results from a vote on.
+    private func places(of list: [Packet.Result], from: UInt64) -> ClosedRange<Int>? {
+        var (first, last) = (0, replies.count)
+        var rest = list[...]
+        for (index, vote) in model.votes.enumerated().dropFirst(Int(from) - 1) {
+            guard let closedAt = vote.closedAt else { continue }
+            if let result = rest.first, result.vote == UInt64(index + 1) {
+                guard result.yes == vote.tally(.yes), result.no == vote.tally(.no) else {
+                    return nil
+                }
+                rest.removeFirst()
+                first = max(first, closedAt)
+            } else {
+                last = min(last, closedAt - 1)
+            }
+        }
+        return rest.isEmpty && first <= last ? first...last : nil
+    }
+
     private func doneSince(_ op: Int, _ asked: Asked) -> HistoryChecker.Operation {
         .init(
             asked: asked.asked, answered: asked.answered, places: [op...replies.count],
             isWrite: false, name: asked.request.number)
     }
 
+    /// What a replica has in the end is what the models have, by which the replies were judged.
+    func check(_ service: ServiceSet, of replica: Instance) throws(Violation) {
+        func differs(_ what: String) -> Violation {
+            Violation(
+                .safety, rule: "the state in the end as the slow model says",
+                "replica \(replica): \(what)")
+        }
+        let polls = service.polls
+        guard polls.records.count == model.votes.count else {
+            throw differs("\(polls.records.count) votes, not \(model.votes.count)")
+        }
+        for (index, vote) in model.votes.enumerated() {
+            let record = polls.records[index]
+            guard record.isOpen == vote.isOpen, record.yes == vote.tally(.yes),
+                record.no == vote.tally(.no)
+            else { throw differs("vote \(index + 1) is \(record)") }
+        }
+        let joined = polls.joinedPlaces.map { polls.voters[$0] }
+        guard Set(joined) == Set(model.joined), joined.count == model.joined.count else {
+            throw differs("\(joined.count) voters on the roll, not \(model.joined.count)")
+        }
+        for name in Catalogue.builtIn.rooms {
+            let text = service.rooms.check(name)
+            guard rooms.text(of: name) == text else { throw differs("a room shows '\(text)'") }
+        }
+    }
+
     /// Rule 3: what was acknowledged is in the one sequence, with that answer.
-    private func check(_ asked: Asked, choice: (Int, UInt64) -> Choice) throws(Violation) {
+    private func check(_ asked: Asked) throws(Violation) {
         guard case .reply(let reply) = asked.answer else { return }
         func lost(_ why: String) -> Violation {
             Violation(
@@ -282,6 +342,7 @@ struct History {
                     + why)
         }
         switch (asked.request.kind, reply) {
+        case (_, .error("LOST")): throw lost("it was executed without an answer")
         case (.cast(let vote, let name, let choice), .ok):
             guard model.vote(vote)?.choice(of: Self.name(name)) == choice else {
                 throw lost("the ballot is not counted")
@@ -296,13 +357,20 @@ struct History {
         }
     }
 
-    /// Rule 4: every ballot is one that its voter cast, by somebody on the roll.
-    private func checkBallots(choice: (Int, UInt64) -> Choice) throws(Violation) {
+    /// Rule 4: every ballot is one that its voter has sent.
+    private func checkBallots() throws(Violation) {
+        func key(_ vote: UInt64, _ name: [UInt8], _ choice: Choice) -> UInt64 {
+            vote << 16 | UInt64(Self.number(name) ?? 0xff) << 1 | (choice == .yes ? 1 : 0)
+        }
+        var sent: Set<UInt64> = []
+        for asked in asked {
+            guard case .cast(let vote, let name, let choice) = asked.request.kind else { continue }
+            sent.insert(key(vote, Self.name(name), choice))
+        }
         for (index, vote) in model.votes.enumerated() {
             for ballot in vote.ballots {
-                guard let name = Self.number(ballot.name),
-                    choice(name, UInt64(index + 1)) == ballot.choice
-                else {
+                let isSent = sent.contains(key(UInt64(index + 1), ballot.name, ballot.choice))
+                guard isSent else {
                     throw Violation(
                         .safety, rule: "tally = the ballots cast",
                         "vote \(index + 1) counts \(ballot.choice) of "
@@ -313,7 +381,7 @@ struct History {
     }
 
     /// Rule 4: a client's log so far.
-    func check(log: [Packet.Result], of client: String, isWhole: Bool) throws(Violation) {
+    func check(log: [Packet.Result], of client: String) throws(Violation) {
         for (index, line) in log.enumerated() {
             guard line.vote == UInt64(index + 1), let vote = model.vote(line.vote), !vote.isOpen,
                 line.yes == vote.tally(.yes), line.no == vote.tally(.no)
@@ -323,11 +391,6 @@ struct History {
                     "\(client) has logged '\(line.vote) \(line.yes) \(line.no)' as line \(index + 1)"
                 )
             }
-        }
-        if isWhole, log.count != model.votes.count {
-            throw Violation(
-                .liveness, rule: "every client has every result",
-                "\(client) has \(log.count) of \(model.votes.count)")
         }
     }
 

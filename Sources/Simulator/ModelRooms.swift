@@ -46,6 +46,10 @@ struct ModelRooms {
         }
     }
 
+    func text(of room: [UInt8]) -> String {
+        texts.first { $0.room == room }?.since.last?.text ?? Self.nothing
+    }
+
     /// After which ops, up to `last`, a check of the room has shown this.
     func places(of text: String, in room: [UInt8], last: Int) -> [ClosedRange<Int>] {
         guard let since = texts.first(where: { $0.room == room })?.since else {

@@ -31,9 +31,9 @@ extension Simulation {
         case .seek(_, _, _): coverage.note(.sought)
         case .propose(let attempt, let view):
             if attempt.counter == 0 {
-                coverage.note(.viewWithoutPhaseOne)
+                coverage.note(.proposedAtOnce)
             } else {
-                coverage.note(.viewByPhaseOne)
+                coverage.note(.proposedAfterPhaseOne)
             }
             if attempt.proposer == process.me.instance {
                 if history.isAnothers(attempt, view) { coverage.note(.proposalOfAnother) }

@@ -26,6 +26,8 @@ final class ReplicaProcess {
     let tickTime: Int
 
     var replica: Replica
+    /// How many entries its disk had.
+    let recoveredCount: Int
     /// What of the replica is asked for all the time, as it is since its last step.
     var face: Face
     var paths: Paths
@@ -154,6 +156,7 @@ final class ReplicaProcess {
         self.target = target
         self.tickTime = tickTime
         leases = CacheLeases(length: leaseLength)
+        recoveredCount = recovered?.log.count ?? 0
         me = Member(
             id: ReplicaID(id: id), instance: instance,
             address: Address(host: "s", port: UInt16(slot)), host: UInt64(host),
@@ -290,6 +293,7 @@ struct Face {
     var probe: UInt64
     var confirmedProbe: UInt64
     var logCount: Int
+    var keptCount: Int
 }
 
 extension Replica {
@@ -299,7 +303,8 @@ extension Replica {
         return Face(
             status: status, isMember: isMember, isPrimary: isPrimary,
             acceptsRequests: acceptsRequests, isChanging: isChanging, op: op, commitMax: commitMax,
-            probe: probe, confirmedProbe: confirmedProbe, logCount: logCount)
+            probe: probe, confirmedProbe: confirmedProbe, logCount: logCount,
+            keptCount: keptCount)
     }
 
     /// As `hasFailed`, in place.

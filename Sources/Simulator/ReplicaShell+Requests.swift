@@ -38,6 +38,7 @@ extension Simulation {
         let base = Int(process.face.op.rawValue)
         if process.turnHasReads { step(process, .confirmReads) }
         let probe = process.turnHasReads ? process.face.probe : 0
+        if options.breakage == .answeredTooEarly { answerTooEarly(process) }
         for var waiter in process.turnWaiters {
             waiter.op = waiter.op + base
             switch waiter.kind {
@@ -55,6 +56,18 @@ extension Simulation {
         process.batch = Batch()
         process.leases.proposed(through: UInt64(base) + UInt64(batch.count))
         step(process, .propose(batch, time: UInt64(now / 1_000)))
+    }
+
+    /// With what it will be answered in the end, if nothing is lost: where that is known.
+    private func answerTooEarly(_ process: ReplicaProcess) {
+        guard process.batch.count == 1, process.face.op == process.executor.op else { return }
+        for waiter in process.turnWaiters {
+            guard case .write = waiter.kind,
+                case .call = history.asked[waiter.request].request.kind
+            else { continue }
+            let vote = Int64(process.executor.service.polls.records.count) + 1
+            answer(process, waiter, .reply(.integer(vote)))
+        }
     }
 
     func redirect(_ process: ReplicaProcess) -> Packet.Answer {

@@ -37,15 +37,29 @@ extension Simulation {
         swap(&out, &outbox)
         process.replica.step(event, into: &out)
         process.face = process.replica.face()
-        if process.face.logCount > 4_000 {
-            fail(Violation(.safety, rule: "bounds", "a log of \(process.face.logCount) entries"))
-        }
+        checkBounds(process)
         for envelope in out.send { checkAck(process, envelope) }
         for envelope in out.sendAfterSync { checkAck(process, envelope) }
         for envelope in out.send { post(process, envelope) }
         afterSync(process, out)
         out.removeAll()
         outbox = out
+    }
+
+    /// Rule 8.
+    private func checkBounds(_ process: ReplicaProcess) {
+        let face = process.face
+        func holds(_ what: String, _ count: Int, _ most: Int) {
+            guard count > most else { return }
+            fail(Violation(.safety, rule: "bounds", "\(what) of \(count), not \(most) at most"))
+        }
+        // One that goes on from its disk has all there that the disk does not know to be committed.
+        holds("a log", face.logCount, Self.pendingMax + process.recoveredCount)
+        holds("kept entries", face.keptCount, mix.keptMax.entries)
+        let waiting = process.waiters.count + process.turnWaiters.count
+        holds("waiting requests", waiting, Self.pendingMax)
+        holds("waiting reservations", process.gated.count, Self.pendingMax)
+        holds("outputs", process.outputs.count, Self.outputsMax)
     }
 
     func post(_ process: ReplicaProcess, _ envelope: Envelope) {
@@ -172,13 +186,15 @@ extension Simulation {
             if election == .bully, view.backups.contains(where: { $0.id > process.me.id }) {
                 coverage.note(.lowerTookOver)
             }
+            let isGuessed = options.breakage == .heldBallotsGuessed
             for item in process.held
             where !process.executor.service.polls.isSettled(item.vote, History.name(item.name)) {
                 coverage.note(.heldBallotProposed)
                 append(
                     process,
                     .castByName(
-                        vote: item.vote, voter: History.name(item.name), choice: item.choice))
+                        vote: item.vote, voter: History.name(item.name),
+                        choice: isGuessed ? .yes : item.choice))
             }
             process.held = []
             remindVoters(process)

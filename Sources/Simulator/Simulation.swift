@@ -73,6 +73,9 @@ package final class Simulation {
     var nextFault = 0
     var isHealed = false
     var healedAt = 0
+    var finale = Finale.none
+    /// Requests from this one on belong to the end of the finale.
+    var finaleAsks = 0
     var lastFaultAt = -1
     /// So many ambushes are left.
     var ambushes = 3
@@ -89,7 +92,11 @@ package final class Simulation {
     static let operatorName = 7
     static let guestNames = 5...6
     static let eventsMax = 400_000
-    /// After the healing everything must be well within this time.
+    /// No client has more than a few requests under way at a time.
+    static let pendingMax = 400
+    /// What waits for a disk to sync.
+    static let outputsMax = 2_000
+    /// After the healing, and after each change of the finale, everything must be well within this time.
     static let recoveryMax = 12_000_000
 
     package init(_ options: Options) {
@@ -157,14 +164,16 @@ package final class Simulation {
         _ recovered: Recovered? = nil
     ) -> ReplicaProcess {
         let host = mix.isOneHost ? 1 : slot + 1
-        // Clocks drift by up to a fifth.
+        // Clocks drift by up to a tenth.
         let process = ReplicaProcess(
             number: replicas.count, id: drive?.id ?? id(at: slot),
             instance: drive?.instance ?? Instance(UInt64(replicas.count + 1)), slot: slot,
             host: host, target: target,
             membersMax: mix.shape.replicas, timing: timing, election: election,
             tickTime: random.int(9_000...11_000), leaseLength: mix.leaseLength,
-            seed: random.next(), keptMax: mix.keptMax, recovered: recovered,
+            seed: random.next(),
+            keptMax: options.breakage == .keptForever ? KeptMax() : mix.keptMax,
+            recovered: recovered,
             life: drive?.starts ?? 0)
         (process.disk, process.journal) = (drive, journal)
         if drive == nil, mix.hasDisk[slot] { addDisk(to: process) }
@@ -380,22 +389,30 @@ package final class Simulation {
         for name in 0..<mix.voters {
             let client = clients[voters[name]]
             check { () throws(Violation) in
-                try history.check(log: client.log, of: "voter \(name)", isWhole: isHealed)
+                try history.check(log: client.log, of: "voter \(name)")
             }
         }
         check { () throws(Violation) in
-            try history.check(choice: Self.choice)
+            try history.check()
         }
         var digests: [UInt64] = []
         for process in replicas
         where process.isUp && process.face.isMember && process.executor.op == history.lastOp {
             digests.append(process.executor.digest)
+            check { () throws(Violation) in
+                try history.check(process.executor.service, of: process.me.instance)
+            }
         }
         if let first = digests.first, digests.contains(where: { $0 != first }) {
             fail(Violation(.safety, rule: "one history", "equal ops, different states"))
         }
         digest = Random.mix(digest ^ (digests.first ?? 0) ^ history.lastOp.rawValue)
-        for item in history.entries { digest = Random.mix(digest ^ item.first.rawValue) }
+        for item in history.entries {
+            digest = Random.mix(digest ^ item.first.rawValue ^ item.hash.rawValue)
+        }
+        for asked in history.asked {
+            digest = Random.mix(digest ^ UInt64(bitPattern: Int64(asked.answered ?? -1)))
+        }
     }
 
     /// How a voter votes.
