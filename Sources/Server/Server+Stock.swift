@@ -1,9 +1,7 @@
-import Linux
 import Replication
-import Services
 import Wire
 
-// HELLO, VIEW, INFO, and what stock Redis clients send by themselves.
+// HELLO, VIEW, and what stock Redis clients send by themselves.
 extension Server {
     /// Whether the command changes the form of what is sent: what is owed has the old one, and goes first.
     func changesForm(_ bytes: Span<UInt8>, _ connection: Connection) -> Bool {
@@ -176,61 +174,5 @@ extension Server {
             reply(connection) { RESP.bulk(name, into: &$0) }
         default: replyError(connection, "ERR unknown subcommand of CLIENT")
         }
-    }
-
-    /// `key:value` lines: what `INFO pollsrv` answers.
-    private var statusText: String {
-        var lines: [(String, String)] = []
-        let view = replica.isMember || replica.status == .learning ? replica.view : nil
-        let polls = executor.service.polls
-        lines.append(("service", service?.description ?? ""))
-        let isIn = replica.isMember
-        lines.append(("mode", isPrimary ? "primary" : isIn ? "backup" : "joining"))
-        lines.append(("view", "\(view?.number.rawValue ?? 0)"))
-        lines.append(("id", "\(me.id.id)"))
-        lines.append(("instance", "\(me.instance)"))
-        lines.append(("address", "\(me.address)"))
-        lines.append(("pid", "\(me.pid)"))
-        lines.append(("op", "\(replica.op)"))
-        lines.append(("commit", "\(replica.commitMin)"))
-        for (role, member) in [("primary", view?.primary), ("backup", view?.backups.first)] {
-            guard let member else { continue }
-            lines.append(("\(role)_id", "\(member.id.id)"))
-            lines.append(("\(role)_address", "\(member.address)"))
-            lines.append(("\(role)_pid", "\(member.pid)"))
-        }
-        let whole = settings.election == .bully ? "group" : "pair"
-        let state = view == nil ? "none" : view?.backups.isEmpty == true ? "solo" : whole
-        lines.append(("state", state))
-        lines.append(("stalled", isStalled ? "1" : "0"))
-        let members = view?.members.map { "\($0.id.id)@\($0.address)" } ?? []
-        lines.append(("members", members.joined(separator: ",")))
-        var clients = 0
-        for case let connection? in connections where connection.kind == .client {
-            if connection.voterPlace != nil || connection.witness != nil { clients += 1 }
-        }
-        lines.append(("clients", "\(clients)"))
-        lines.append(("connections", "\(connectionCount)"))
-        lines.append(("witnesses", "\(view?.witnesses.count ?? 0)"))
-        lines.append(("votes_open", polls.openVotes.map(String.init).joined(separator: ",")))
-        lines.append(("votes_closed", "\(polls.closedCount)"))
-        lines.append(("voters", "\(polls.joinedCount)"))
-        lines.append(("held", "\(held.count)"))
-        // It costs a snapshot, which a large service should not pay for each look.
-        if settings.hasTestHooks {
-            lines.append(("digest", String(executor.digest, radix: 16)))
-        }
-        let (path, via) = pathWords
-        let isCut = partner.map { cutInstances.contains($0.instance) } ?? false
-        lines.append(("link", isCut ? "cut" : path == "relay" ? "none" : path))
-        lines.append(("path", path))
-        if !via.isEmpty { lines.append(("path_via", via)) }
-        lines.append(("rss_kib", "\(Processes.residentKilobytes(Processes.pid))"))
-        lines.append(("heartbeat_ms", "\(settings.heartbeatMilliseconds)"))
-        lines.append(("misses", "\(settings.misses)"))
-        lines.append(("restart", restart.statusWord))
-        lines += loopLines + diskLines
-        lines.append(("note", joining.note(replica)))
-        return lines.map { "\($0.0):\($0.1)\r\n" }.joined()
     }
 }
