@@ -223,7 +223,7 @@ extension Server {
         updatePaths()
         pushView(view)
         onViewForRooms(view, wasLeading: wasLeading)
-        onEnteredForRestart(view)
+        onEnteredForReplacement(view)
         if stopping != nil { continueLeaving() }
     }
 

@@ -51,7 +51,7 @@ extension Server {
         log.info(
             "going on from the journal: op \(replica.op), view \(replica.view?.number ?? ViewNumber(0))"
         )
-        restart.nextSpawn = now + Restart.graceNanoseconds
+        replacement.nextSpawn = now + Replacement.graceNanoseconds
         // Who is alone in its view has nobody to call, and would never learn of a copy.
         if replica.view?.backups.isEmpty == true {
             for peer in settings.peers where peer != me.address {
@@ -201,7 +201,9 @@ extension Server {
         joining.nextSearch = now + Joining.delayMax
         var taken = [me.address]
         // The replacement that it has started there comes by itself, when its time has come.
-        if restart.child != nil, let address = restart.childAddress { taken.append(address) }
+        if replacement.child != nil, let address = replacement.childAddress {
+            taken.append(address)
+        }
         for case let connection? in connections {
             guard case .link(let instance) = connection.kind, links[instance] === connection,
                 let peer = peers[instance]
@@ -209,7 +211,7 @@ extension Server {
             taken.append(peer.member.address)
         }
         var addresses: [Address] = []
-        for address in settings.peers + (restart.partner.map { [$0.address] } ?? [])
+        for address in settings.peers + (replacement.partner.map { [$0.address] } ?? [])
         where !taken.contains(address) && !addresses.contains(address) {
             addresses.append(address)
         }
@@ -223,7 +225,7 @@ extension Server {
         service = id
         log.info("beginning a new service \(id): \(reason)")
         dropStrangers()
-        restart.nextSpawn = now + Restart.graceNanoseconds
+        replacement.nextSpawn = now + Replacement.graceNanoseconds
         if let restoration = joining.restoration {
             joining.restoration = nil
             claimFolder(id)

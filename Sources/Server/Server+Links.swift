@@ -165,7 +165,7 @@ extension Server {
     private func forgetPassers() {
         func isKept(_ instance: Instance) -> Bool {
             links[instance] != nil || replica.view?.contains(instance) == true
-                || restart.partner?.instance == instance
+                || replacement.partner?.instance == instance
         }
         peers = peers.filter { isKept($0.key) }
         for entry in processes.entries where !isKept(entry.life.instance) {

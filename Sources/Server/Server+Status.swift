@@ -56,7 +56,7 @@ extension Server {
         lines.append(("rss_kib", "\(Processes.residentKilobytes(Processes.pid))"))
         lines.append(("heartbeat_ms", "\(settings.heartbeatMilliseconds)"))
         lines.append(("misses", "\(settings.misses)"))
-        lines.append(("restart", restart.statusWord))
+        lines.append(("restart", replacement.statusWord))
         lines += loopLines + diskLines
         lines.append(("note", joining.note(replica)))
         return lines.map { "\($0.0):\($0.1)\r\n" }.joined()

@@ -82,7 +82,7 @@ package final class Server {
     var joining = Joining()
     var calls = Calls()
     var group = Group()
-    var restart = Restart()
+    var replacement = Replacement()
     var driver = Driver()
     var held = HeldBallots()
     /// States that learners have asked for.
@@ -117,24 +117,6 @@ package final class Server {
     var startedAt: UInt64 = 0
     var nextTick: UInt64 = 0
     var loop = LoopFigures()
-
-    struct Stopping {
-        /// After this moment (monotonic nanoseconds) the process exits whatever is not done.
-        var deadline: UInt64
-        var hasLeft = false
-        /// The path over which this backup has said that it goes.
-        var route: Paths.Route?
-        /// Ticks without a path to the primary since then.
-        var ticksLost = 0
-        static let ticksLostMax = 30
-        /// The view that this leaving replica leads, and from when on it hands over.
-        var viewLed: ViewNumber?
-        var handOverAt: UInt64 = 0
-        /// Nanoseconds.
-        static let pause: UInt64 = 50_000_000
-        /// The whole service ends, not only this replica.
-        var isForAll: Bool
-    }
 
     /// `durable`: nil, and nothing is on disk. `restoration`: what a new service begins with; then
     /// no running one is joined. Precondition: a `durable` beside it is blank.
@@ -308,7 +290,7 @@ package final class Server {
         step(Replica.Event.tick)
         step(Paths.Event.tick)
         tickJoining()
-        tickRestart()
+        tickReplacement()
         tickDriver()
         tickStopping()
         continueSwitchover()
