@@ -108,9 +108,7 @@ extension Server {
         connection.isConnected = true
         connection.wantsWrite = false
         poller.modify(connection.fd.raw, read: true, write: false)
-        let hello = ownHello()
-        connection.write { hello.encode(into: &$0) }
-        markDirty(connection)
+        sendHello(connection)
     }
 
     /// There is no address left to try.

@@ -3,11 +3,18 @@ import Replication
 import Storage
 import Wire
 
+/// Why another replica is not to be spoken with.
+private struct Objection {
+    /// What it is answered, behind the code `PEER`.
+    let answer: String
+    /// What people are told here.
+    let words: String
+}
+
 // Connections to other replicas.
 extension Server {
-    func ownHello() -> PeerHello {
-        // What is said here has to be durable, and who calls may wait for just that.
-        if durable?.isBehind == true { settleDisk() }
+    /// What this replica says of itself. Of its views only one of which all is durable is in it.
+    private var ownHello: PeerHello {
         let view = shownView
         let status: PeerHello.Status =
             replica.isMember && view != nil
@@ -16,6 +23,14 @@ extension Server {
             service: service, status: status, member: me, view: view,
             election: settings.election, folder: settings.dataFolder,
             former: durable?.store.former ?? [])
+    }
+
+    func sendHello(_ connection: Connection) {
+        // What is said in it has to be durable, and who calls may wait for just that.
+        if durable?.isBehind == true { settleDisk() }
+        let hello = ownHello
+        connection.write { hello.encode(into: &$0) }
+        markDirty(connection)
     }
 
     // MARK: Hello
@@ -37,6 +52,7 @@ extension Server {
         return isFresh
     }
 
+    /// `answer`: the other end has made the connection, and is owed this replica's hello.
     private func onHello(
         _ arguments: borrowing CommandArguments, _ connection: Connection, answer: Bool
     ) {
@@ -44,17 +60,14 @@ extension Server {
         do {
             hello = try PeerHello(arguments)
         } catch {
-            connection.write { RESP.error("PEER \(error.text)", into: &$0) }
-            markDirty(connection)
-            connection.isClosing = true
-            log.warnOnce("refused a replica: \(error.text)")
+            let words = "refused a replica: \(error.text)"
+            refuse(connection, Objection(answer: error.text, words: words))
             return
         }
-        if hello.member.instance == me.instance {
+        let instance = hello.member.instance
+        if instance == me.instance {
             if answer {
-                let own = ownHello()
-                connection.write { own.encode(into: &$0) }
-                markDirty(connection)
+                sendHello(connection)
                 connection.isClosing = true
             } else {
                 close(connection)
@@ -62,46 +75,47 @@ extension Server {
             onOwnInstance(hello.member, wasDialed: !answer)
             return
         }
-        if cutInstances.contains(hello.member.instance) {
+        if cutInstances.contains(instance) {
             if !isCutSilent { close(connection) }
             return
         }
         // Sent before its end. A newer process of the same instance has another number.
-        if replica.isProvedDead(hello.member.instance),
-            peers[hello.member.instance]?.member.pid == hello.member.pid
-        {
+        if replica.isProvedDead(instance), peers[instance]?.member.pid == hello.member.pid {
             close(connection)
             return
         }
-        if let mine = service, let theirs = hello.service, mine != theirs {
-            let text = "PEER service \(theirs) is not this replica's service \(mine)"
-            connection.write { RESP.error(text, into: &$0) }
-            markDirty(connection)
-            connection.isClosing = true
-            log.warnOnce(
-                "the replica at \(hello.member.address) belongs to another service (\(theirs)); "
-                    + "this one is in \(mine); stop one of them")
+        if let objection = objection(to: hello) {
+            refuse(connection, objection)
             return
         }
-        if hello.election != settings.election {
-            let text =
-                "PEER this server was started with --election \(settings.election.rawValue), that "
-                + "one with \(hello.election.rawValue); give both the same"
-            connection.write { RESP.error(text, into: &$0) }
-            markDirty(connection)
-            connection.isClosing = true
-            log.warnOnce(
-                "the replica at \(hello.member.address) was started with --election "
-                    + "\(hello.election.rawValue), this one with \(settings.election.rawValue): "
-                    + "refused")
-            return
-        }
-        if answer {
-            let own = ownHello()
-            connection.write { own.encode(into: &$0) }
-            markDirty(connection)
-        }
+        if answer { sendHello(connection) }
         register(hello, connection, wasDialed: !answer)
+    }
+
+    /// Nil: the two may be members of one view.
+    private func objection(to hello: PeerHello) -> Objection? {
+        let address = hello.member.address
+        if let mine = service, let theirs = hello.service, mine != theirs {
+            return Objection(
+                answer: "service \(theirs) is not this replica's service \(mine)",
+                words: "the replica at \(address) belongs to another service (\(theirs)); "
+                    + "this one is in \(mine); stop one of them")
+        }
+        let (mine, theirs) = (settings.election.rawValue, hello.election.rawValue)
+        guard mine != theirs else { return nil }
+        return Objection(
+            answer: "this server was started with --election \(mine), that one with \(theirs); "
+                + "give both the same",
+            words: "the replica at \(address) was started with --election \(theirs), this one "
+                + "with \(mine): refused")
+    }
+
+    /// The connection ends when the other has been told why.
+    private func refuse(_ connection: Connection, _ objection: Objection) {
+        connection.write { RESP.error("PEER \(objection.answer)", into: &$0) }
+        markDirty(connection)
+        connection.isClosing = true
+        log.warnOnce(objection.words)
     }
 
     /// Somebody calls itself this replica: this process itself, or one on a copy of its folder. Two of
