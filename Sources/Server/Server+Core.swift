@@ -294,23 +294,17 @@ extension Server {
     // MARK: Witnesses
 
     func witnessConnection(_ instance: Instance) -> Connection? {
-        witnessIndex(instance).flatMap { index in
-            index < witnessConnections.count && witnessConnections[index].instance == instance
-                ? witnessConnections[index].connection : nil
-        }
+        let index = witnessIndex(instance)
+        return isWitness(instance, at: index) ? witnessConnections[index].connection : nil
     }
 
-    private func witnessIndex(_ instance: Instance) -> Int? {
-        var (low, high) = (0, witnessConnections.count)
-        while low < high {
-            let middle = (low + high) / 2
-            if witnessConnections[middle].instance < instance {
-                low = middle + 1
-            } else {
-                high = middle
-            }
-        }
-        return low
+    /// The place of a witness among the connections that have offered one, or where it would come in.
+    private func witnessIndex(_ instance: Instance) -> Int {
+        witnessConnections.partitioningIndex { $0.instance >= instance }
+    }
+
+    private func isWitness(_ instance: Instance, at index: Int) -> Bool {
+        index < witnessConnections.count && witnessConnections[index].instance == instance
     }
 
     func addWitness(_ instance: Instance, _ connection: Connection) {
@@ -319,8 +313,8 @@ extension Server {
         removeWitness(connection)
         connection.witness = instance
         areWitnessesChanged = true
-        let index = witnessIndex(instance) ?? 0
-        if index < witnessConnections.count, witnessConnections[index].instance == instance {
+        let index = witnessIndex(instance)
+        if isWitness(instance, at: index) {
             // Its newer connection; the older one is about to break or has half done so.
             witnessConnections[index].connection.witness = nil
             witnessConnections[index].connection = connection
@@ -335,9 +329,8 @@ extension Server {
         guard let instance = connection.witness else { return }
         connection.witness = nil
         areWitnessesChanged = true
-        if let index = witnessIndex(instance), index < witnessConnections.count,
-            witnessConnections[index].connection === connection
-        {
+        let index = witnessIndex(instance)
+        if isWitness(instance, at: index), witnessConnections[index].connection === connection {
             witnessConnections.remove(at: index)
             step(.witnessDown(instance))
         }
