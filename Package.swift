@@ -36,7 +36,9 @@ let package = Package(
         .target(name: "Linux", dependencies: ["CLinux"], swiftSettings: strict),
         .target(
             name: "Server",
-            dependencies: ["Wire", "Replication", "Services", "Linux", "Journal", "Storage"],
+            dependencies: [
+                "Wire", "Replication", "Services", "Linux", "Journal", "Storage", "Arguments",
+            ],
             swiftSettings: strict + [.enableExperimentalFeature("Lifetimes")]),
         .target(
             name: "Client",

@@ -1,3 +1,4 @@
+import Arguments
 package import Journal
 import Linux
 import Replication
@@ -81,6 +82,6 @@ extension Server {
         log.error(
             "\(name) is running at \(address): nothing is restored besides it; stop it first, or "
                 + "start without --restore to join it")
-        exitCode = exitCode ?? 69
+        exitCode = exitCode ?? .unavailable
     }
 }

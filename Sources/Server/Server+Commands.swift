@@ -1,3 +1,4 @@
+import Arguments
 import Linux
 import Replication
 import Services
@@ -282,7 +283,7 @@ extension Server {
             }
             replyOK(connection)
             log.info("stopping this replica alone, as asked: it has no path to a primary")
-            exitCode = exitCode ?? 0
+            exitCode = exitCode ?? .ok
         case "PROMOTE":
             guard arguments.equals(2, "force") else {
                 replyArity(connection, "REPLICA PROMOTE FORCE")

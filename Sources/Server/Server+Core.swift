@@ -1,3 +1,4 @@
+import Arguments
 import Linux
 import Replication
 import Services
@@ -175,7 +176,7 @@ extension Server {
         case .electionBegan(let initiator): sayElection(initiatedBy: initiator)
         case .stop:
             log.info("told to stop: the service is being ended")
-            exitCode = exitCode ?? 0
+            exitCode = exitCode ?? .ok
         }
     }
 
@@ -254,7 +255,7 @@ extension Server {
         forgetTrackers()
         stopReplacement("this replica no longer leads")
         if stopping != nil {
-            exitCode = exitCode ?? 0
+            exitCode = exitCode ?? .ok
             return
         }
         joining.rejoin(at: view.primary.address, now: now)

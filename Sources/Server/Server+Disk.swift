@@ -1,3 +1,4 @@
+import Arguments
 import Journal
 import Linux
 import Replication
@@ -61,7 +62,7 @@ extension Server {
     func failDisk(_ error: SystemError) {
         guard exitCode == nil else { return }
         log.error("the journal cannot be written: \(error); this replica ends here")
-        exitCode = 74
+        exitCode = .io
         outbox.removeAll()
         durable?.dropOutputs()
     }

@@ -1,3 +1,4 @@
+import Arguments
 import Linux
 import Replication
 import Services
@@ -268,7 +269,7 @@ extension Server {
     func onJoinFailed(_ reason: String, isPlaceTaken: Bool) {
         if isPlaceTaken, !isOwnPlace {
             log.error("cannot join: \(reason); exiting")
-            exitCode = exitCode ?? 69
+            exitCode = exitCode ?? .unavailable
             return
         }
         // It is not bound to a service of which it has nothing, not even a folder.

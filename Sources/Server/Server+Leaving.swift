@@ -1,3 +1,4 @@
+import Arguments
 import Replication
 import Wire
 
@@ -68,7 +69,7 @@ extension Server {
         guard leaving != nil else { return }
         guard replica.isMember, let view = replica.view else {
             log.info("leaving; this replica was in no view")
-            exitCode = exitCode ?? 0
+            exitCode = exitCode ?? .ok
             return
         }
         guard isPrimary else {
@@ -85,14 +86,14 @@ extension Server {
         }
         guard !view.backups.isEmpty else {
             log.info("leaving; there is no backup: the service ends here")
-            exitCode = exitCode ?? 0
+            exitCode = exitCode ?? .ok
             return
         }
         // In a group a primary hands over to a higher one, which may not have said yet that it goes.
         guard leaving?.hasLeft == false || settings.election == .bully else {
             // It had handed over already, and the other has handed back: it leaves as well.
             log.info("leaving; so does the other replica: the service ends here")
-            exitCode = exitCode ?? 0
+            exitCode = exitCode ?? .ok
             return
         }
         if leaving?.viewLed != view.number {
@@ -117,7 +118,7 @@ extension Server {
         let ticksLost = leaving?.ticksLost ?? 0
         leaving?.ticksLost = route == nil ? ticksLost + 1 : 0
         // A new path takes a moment; the primary itself may have gone.
-        if ticksLost > Leaving.ticksLostMax { exitCode = exitCode ?? 0 }
+        if ticksLost > Leaving.ticksLostMax { exitCode = exitCode ?? .ok }
     }
 
     func tickStopping() {
@@ -126,14 +127,14 @@ extension Server {
         case .leaving(let leaving): tickLeaving(leaving)
         case .endingService(let deadline):
             let isAwaiting = replacement.hasChildren || isRelayed
-            if now > deadline || !isAwaiting { exitCode = exitCode ?? 0 }
+            if now > deadline || !isAwaiting { exitCode = exitCode ?? .ok }
         }
     }
 
     private func tickLeaving(_ leaving: Leaving) {
         if now > leaving.deadline {
             log.warning("leaving without having been let go")
-            exitCode = exitCode ?? 0
+            exitCode = exitCode ?? .ok
         } else if leaving.hasLeft, !isPrimary, let view = replica.view {
             sayGoodbye(to: view.primary)
         } else if isPrimary, replica.acceptsRequests {
@@ -166,13 +167,13 @@ extension Server {
         }
         stopReplacement("the service is being ended")
         // A child's end is waited for, so that it leaves no zombie to whoever adopts it.
-        if !replacement.hasChildren, !isRelayed { exitCode = exitCode ?? 0 }
+        if !replacement.hasChildren, !isRelayed { exitCode = exitCode ?? .ok }
     }
 
     /// Whoever has ended the service ends when the processes are over that it has started.
     func endWithChildren() {
         guard case .endingService = stopping, !replacement.hasChildren else { return }
-        exitCode = exitCode ?? 0
+        exitCode = exitCode ?? .ok
     }
 
     /// The proof that this process has exited would be quicker than a relayed word to exit too.

@@ -1,3 +1,4 @@
+package import Arguments
 import Journal
 package import Linux
 import Replication
@@ -111,7 +112,7 @@ package final class Server {
     var switchover: Switchover?
     /// The view in which the choice of the next was seen to lack electors.
     var stalledIn: ViewNumber?
-    var exitCode: Int32?
+    var exitCode: ExitCode?
 
     var now: UInt64 = 0
     var startedAt: UInt64 = 0
@@ -184,7 +185,7 @@ package final class Server {
     deinit { chunk.deallocate() }
 
     /// Runs until the server is stopped, and gives the exit code.
-    package func run() throws(SystemError) -> Int32 {
+    package func run() throws(SystemError) -> ExitCode {
         try heartbeats.start()
         now = Clock.monotonicNanoseconds()
         (startedAt, nextTick) = (now, now)
@@ -199,8 +200,8 @@ package final class Server {
         endMarked()
         log.finish()
         // What is under way on a disk that hangs would be waited for.
-        if durable?.isHung == true { Terminal.exitAtOnce(exitCode ?? 74) }
-        return exitCode ?? 0
+        if durable?.isHung == true { Terminal.exitAtOnce((exitCode ?? .io).rawValue) }
+        return exitCode ?? .ok
     }
 
     /// Seconds since the beginning of 2026: higher at each start of a replica with a disk, unless that is
@@ -320,7 +321,7 @@ package final class Server {
             default:
                 if stopping != nil {
                     log.info("second signal: exiting at once")
-                    exitCode = exitCode ?? 0
+                    exitCode = exitCode ?? .ok
                 } else {
                     beginLeaving()
                 }

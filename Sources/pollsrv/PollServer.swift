@@ -100,7 +100,7 @@ enum PollServer {
             case .show(let text): try Terminal.write(text)
             case .run(let arguments):
                 format = try logFormat(arguments)
-                Terminal.exit(try server(arguments).run())
+                Terminal.exit(try server(arguments).run().rawValue)
             }
         } catch {
             let (text, code) = words(of: error)
