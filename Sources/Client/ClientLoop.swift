@@ -1,13 +1,6 @@
 package import Linux
 import Wire
 
-/// How much a client says on standard error.
-package enum Verbosity: Sendable {
-    case quiet
-    case normal
-    case verbose
-}
-
 /// Carries out what a `VoterSession` asks: connections, the log, the terminal, the clock. One
 /// thread; a turn is wait, read, step, then send, write and say.
 package struct ClientLoop: ~Copyable {

@@ -3,7 +3,6 @@ import Linux
 /// What the server tells people, on standard error: a line each.
 package struct MessageLog: Sendable {
     package enum Format: Sendable { case text, json }
-    package enum Verbosity: Int, Sendable { case quiet, normal, verbose }
     enum Level: String { case detail, info, warning, error }
 
     let format: Format

@@ -1,3 +1,4 @@
+package import Linux
 package import Replication
 package import Services
 package import Wire
@@ -32,7 +33,7 @@ package struct Settings: Sendable {
     package var replyDelay: ClosedRange<UInt64>?
     package var hasTestHooks = false
     package var logFormat = MessageLog.Format.text
-    package var verbosity = MessageLog.Verbosity.normal
+    package var verbosity = Verbosity.normal
     /// The absolute path of the journal's folder; nil: all is in memory.
     package var dataFolder: String?
     /// Flags that a replacement backup is started with, besides its addresses.
