@@ -6,7 +6,8 @@ import Wire
 /// vouches for the main loop, not for itself: when that has not turned since the last beat, no
 /// beat is sent.
 ///
-/// A beat is the command `BEAT INSTANCE`. The backup dials; then both ends send one an interval.
+/// A beat is the command `BEAT INSTANCE`. Who makes the direct connection between two replicas dials
+/// here, too; then both ends send one an interval.
 final class Heartbeats: Sendable {
     struct Target: Equatable, Sendable {
         var instance: Instance
@@ -88,7 +89,8 @@ final class Heartbeats: Sendable {
 
     // MARK: The thread's side
 
-    private struct Peer {
+    /// A connection over which both ends send beats.
+    private struct Line {
         var fd: CInt
         var instance: Instance
         var isDialed: Bool
@@ -104,7 +106,7 @@ final class Heartbeats: Sendable {
         } catch {
             preconditionFailure("heartbeat thread: \(error)")
         }
-        var peers: [Peer] = []
+        var lines: [Line] = []
         let chunk = UnsafeMutableRawBufferPointer.allocate(byteCount: 4_096, alignment: 1)
         defer { chunk.deallocate() }
         var nextBeat = Clock.monotonicNanoseconds()
@@ -123,27 +125,27 @@ final class Heartbeats: Sendable {
                     isWoken = true
                     continue
                 }
-                if !receive(ready, &peers, &poller, chunk) { dead.append(ready.fd) }
+                if !receive(ready, &lines, &poller, chunk) { dead.append(ready.fd) }
             }
-            adopt(&peers, &poller, &dead)
+            adopt(&lines, &poller, &dead)
             let isDue = Clock.monotonicNanoseconds() >= nextBeat
             if isDue {
                 nextBeat = max(nextBeat + intervalNanoseconds, Clock.monotonicNanoseconds())
                 let turnsNow = turns.load(ordering: .relaxed)
                 if turnsNow != lastTurns {
                     let cut = shared.withLock { $0.cut }
-                    for peer in peers where peer.isConnected && !cut.contains(peer.instance) {
-                        if !send(peer.fd) { dead.append(peer.fd) }
+                    for line in lines where line.isConnected && !cut.contains(line.instance) {
+                        if !send(line.fd) { dead.append(line.fd) }
                     }
                 }
                 lastTurns = turnsNow
             }
-            for fd in dead where peers.contains(where: { $0.fd == fd }) {
+            for fd in dead where lines.contains(where: { $0.fd == fd }) {
                 poller.remove(fd)
                 _ = FileDescriptor(owning: fd)
-                peers.removeAll { $0.fd == fd }
+                lines.removeAll { $0.fd == fd }
             }
-            if isDue || isWoken { dial(&peers, &poller) }
+            if isDue || isWoken { dial(&lines, &poller) }
         }
     }
 
@@ -157,55 +159,55 @@ final class Heartbeats: Sendable {
     }
 
     /// Takes over what the main loop accepted, and drops what is no longer wanted.
-    private func adopt(_ peers: inout [Peer], _ poller: inout Poller, _ dead: inout [CInt]) {
+    private func adopt(_ lines: inout [Line], _ poller: inout Poller, _ dead: inout [CInt]) {
         let news = shared.withLock { shared in
             defer { (shared.handedOver, shared.renewed) = ([], []) }
             return shared
         }
         for (fd, instance) in news.handedOver {
             // The other end has given up the older one.
-            dead += peers.filter { !$0.isDialed && $0.instance == instance }.map(\.fd)
-            guard !news.cut.contains(instance), peers.count < 64, (try? poller.add(fd)) != nil
+            dead += lines.filter { !$0.isDialed && $0.instance == instance }.map(\.fd)
+            guard !news.cut.contains(instance), lines.count < 64, (try? poller.add(fd)) != nil
             else {
                 _ = FileDescriptor(owning: fd)
                 continue
             }
-            peers.append(Peer(fd: fd, instance: instance, isDialed: false, isConnected: true))
+            lines.append(Line(fd: fd, instance: instance, isDialed: false, isConnected: true))
             if !send(fd) { dead.append(fd) }
         }
-        for peer in peers {
-            let isTarget = news.targets.contains { $0.instance == peer.instance }
-            let isStale = peer.isDialed && (!isTarget || news.renewed.contains(peer.instance))
-            let isCut = news.cut.contains(peer.instance) && !news.isCutSilent
-            if isStale || isCut { dead.append(peer.fd) }
+        for line in lines {
+            let isTarget = news.targets.contains { $0.instance == line.instance }
+            let isStale = line.isDialed && (!isTarget || news.renewed.contains(line.instance))
+            let isCut = news.cut.contains(line.instance) && !news.isCutSilent
+            if isStale || isCut { dead.append(line.fd) }
         }
     }
 
-    private func dial(_ peers: inout [Peer], _ poller: inout Poller) {
+    private func dial(_ lines: inout [Line], _ poller: inout Poller) {
         let (targets, cut) = shared.withLock { ($0.targets, $0.cut) }
         for target in targets {
             guard !cut.contains(target.instance),
-                !peers.contains(where: { $0.isDialed && $0.instance == target.instance }),
+                !lines.contains(where: { $0.isDialed && $0.instance == target.instance }),
                 let socket = try? Sockets.connect(
                     host: target.address.host, port: target.address.port),
                 (try? poller.add(socket.raw, read: true, write: true)) != nil
             else { continue }
-            peers.append(
-                Peer(
+            lines.append(
+                Line(
                     fd: socket.release(), instance: target.instance, isDialed: true,
                     isConnected: false))
         }
     }
 
     private func receive(
-        _ ready: Poller.Ready, _ peers: inout [Peer], _ poller: inout Poller,
+        _ ready: Poller.Ready, _ lines: inout [Line], _ poller: inout Poller,
         _ chunk: UnsafeMutableRawBufferPointer
     ) -> Bool {
-        guard let index = peers.firstIndex(where: { $0.fd == ready.fd }) else { return true }
-        if !peers[index].isConnected {
+        guard let index = lines.firstIndex(where: { $0.fd == ready.fd }) else { return true }
+        if !lines[index].isConnected {
             guard ready.canWrite else { return true }
             guard Sockets.connectError(ready.fd, "") == nil else { return false }
-            peers[index].isConnected = true
+            lines[index].isConnected = true
             poller.modify(ready.fd, read: true, write: false)
             return send(ready.fd)
         }
@@ -213,18 +215,18 @@ final class Heartbeats: Sendable {
         switch IO.read(ready.fd, into: chunk) {
         case .wouldBlock: return true
         case .end, .failed: return false
-        case .bytes(let count): peers[index].input.append(contentsOf: chunk[..<count])
+        case .bytes(let count): lines[index].input.append(contentsOf: chunk[..<count])
         }
-        return parse(&peers[index])
+        return parse(&lines[index])
     }
 
-    private func parse(_ peer: inout Peer) -> Bool {
+    private func parse(_ line: inout Line) -> Bool {
         var parser = CommandParser()
         var start = 0
         while true {
-            switch parser.parse(peer.input.span, from: start) {
+            switch parser.parse(line.input.span, from: start) {
             case .incomplete:
-                peer.input.removeFirst(start)
+                line.input.removeFirst(start)
                 return true
             case .malformed: return false
             case .blank: start = parser.next
@@ -232,10 +234,10 @@ final class Heartbeats: Sendable {
                 start = parser.next
                 // A dialed port may by now be another process's.
                 guard parser.ranges.count == 2,
-                    Instance(text: String(decoding: peer.input[parser.ranges[1]], as: UTF8.self))
-                        == peer.instance
+                    Instance(text: String(decoding: line.input[parser.ranges[1]], as: UTF8.self))
+                        == line.instance
                 else { return false }
-                let instance = peer.instance
+                let instance = line.instance
                 shared.withLock { shared in
                     guard !shared.cut.contains(instance) else { return }
                     if !shared.heard.contains(instance) { shared.heard.append(instance) }

@@ -88,13 +88,13 @@ struct PeerHello {
 }
 
 /// Another replica, as it has said what it is.
-struct Peer {
+struct KnownReplica {
     var member: Member
     var folder: String?
     /// As its newest hello said; it may have come into one since.
     var service: ServiceID?
-    /// Whether it was in a view, or about to begin a service: then its loss is worth looking at at once. Two
-    /// who wait for others would else call each other without a pause.
+    /// Whether it was in a view, or about to begin a service: then its loss is worth looking at at
+    /// once. Two who wait for others would else call each other without a pause.
     var isWorthCalling: Bool
 
     /// With more, those who have gone are forgotten.

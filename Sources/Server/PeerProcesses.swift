@@ -62,7 +62,7 @@ extension Server {
         poller.remove(fd)
         processes.entries.removeAll { $0 === entry }
         let instance = entry.life.instance
-        let peer = peers[instance]
+        let peer = knownReplicas[instance]
         let who = peer.map { "\($0.member.id) at \($0.member.address)" } ?? "\(instance)"
         log.info("the process of replica \(who) has exited")
         if let peer, Life(peer.member) != entry.life {

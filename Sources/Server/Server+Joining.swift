@@ -207,7 +207,7 @@ extension Server {
         }
         for case let connection? in connections {
             guard case .link(let instance) = connection.kind, links[instance] === connection,
-                let peer = peers[instance]
+                let peer = knownReplicas[instance]
             else { continue }
             taken.append(peer.member.address)
         }

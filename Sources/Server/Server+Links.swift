@@ -81,7 +81,7 @@ extension Server {
             return
         }
         // Sent before its end. A newer process of the same instance has another number.
-        if replica.isProvedDead(instance), peers[instance]?.member.pid == hello.member.pid {
+        if replica.isProvedDead(instance), knownReplicas[instance]?.member.pid == hello.member.pid {
             close(connection)
             return
         }
@@ -162,8 +162,8 @@ extension Server {
         // The heartbeats are to go where this connection goes.
         updateLinks()
         heartbeats.renew(instance)
-        if peers.count >= Peer.countMax { forgetPassers() }
-        peers[instance] = Peer(
+        if knownReplicas.count >= KnownReplica.countMax { forgetPassers() }
+        knownReplicas[instance] = KnownReplica(
             member: hello.member, folder: hello.folder, service: hello.service,
             isWorthCalling: hello.status == .member || hello.status == .deciding)
         log.detail("connected to replica \(hello.member.id) at \(hello.member.address)")
@@ -182,7 +182,7 @@ extension Server {
             links[instance] != nil || replica.view?.contains(instance) == true
                 || replacement.partner?.instance == instance
         }
-        peers = peers.filter { isKept($0.key) }
+        knownReplicas = knownReplicas.filter { isKept($0.key) }
         for entry in processes.entries where !isKept(entry.life.instance) {
             if entry.isConfirmed { poller.remove(entry.handle.fd.raw) }
         }
@@ -196,7 +196,7 @@ extension Server {
     func dropStrangers() {
         for case let connection? in connections {
             guard case .link(let instance) = connection.kind, links[instance] === connection,
-                service == nil || peers[instance]?.service != service
+                service == nil || knownReplicas[instance]?.service != service
             else { continue }
             links[instance] = nil
             dropUnconfirmed(instance)
@@ -326,7 +326,9 @@ extension Server {
         log.detail("connection to replica \(instance) is down")
         step(.directDown(instance))
         // A join that came to nothing has its pause, also when the connection was its end.
-        if joining.failures == 0, peers[instance]?.isWorthCalling ?? true { joining.nextDial = now }
+        if joining.failures == 0, knownReplicas[instance]?.isWorthCalling ?? true {
+            joining.nextDial = now
+        }
         if let member = replica.view?.member(instance), !cutInstances.contains(instance) {
             // Whether anybody still listens there tells a crash from a hiccup. Who keeps the
             // connection dials anyway.

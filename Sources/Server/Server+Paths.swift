@@ -17,7 +17,7 @@ extension Server {
         case .step(let event):
             // Where the other went, a new connection may find out at once.
             if case .linkDown(let instance) = event {
-                if peers[instance]?.isWorthCalling ?? true { joining.nextDial = now }
+                if knownReplicas[instance]?.isWorthCalling ?? true { joining.nextDial = now }
                 calls.hurry()
             }
             step(event)

@@ -134,7 +134,7 @@ extension Server {
     /// Whether it is, or was, on this host, as it has said itself: a view may be from before the last start
     /// of the machine, which has another number since.
     private func isHere(_ member: Member) -> Bool {
-        (peers[member.instance]?.member ?? member).host == me.host
+        (knownReplicas[member.instance]?.member ?? member).host == me.host
     }
 
     /// Where the lost replica had its journal, which makes the replacement that replica again, with
@@ -143,7 +143,7 @@ extension Server {
         guard let own = settings.dataFolder else { return nil }
         var folders: [String] = []
         if let partner = replacement.partner, isHere(partner),
-            let folder = peers[partner.instance]?.folder
+            let folder = knownReplicas[partner.instance]?.folder
         {
             folders.append(folder)
         }

@@ -68,7 +68,7 @@ package final class Server {
     /// Direct connections to other replicas. Only looked up, never walked.
     var links: [Instance: Connection] = [:]
     /// What replicas have said of themselves. Looked up alike.
-    var peers: [Instance: Peer] = [:]
+    var knownReplicas: [Instance: KnownReplica] = [:]
     /// Joined voters' connections, by their place in the polls.
     var voterConnections: [Connection?] = []
     /// Connections that have offered a witness, ascending by instance.
