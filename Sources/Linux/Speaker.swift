@@ -1,9 +1,9 @@
 import Synchronization
 
-/// Writes to standard output and standard error, if need be on a thread of its own: a reader that pauses (a full
-/// pipe, Ctrl-S at the terminal) must not hold up an event loop, nor keep it from being told to end.
-/// What it does not take for long is left out, and how much is said later. Into files, and into
-/// pipes that are read, text is written at once.
+/// Writes to standard output and standard error, if need be on a thread of its own: a reader that
+/// pauses (a full pipe, Ctrl-S at the terminal) must not hold up an event loop, nor keep it from
+/// being told to end. What it does not take for long is left out, and how much is said later. Into
+/// files, and into pipes that are read, text is written at once.
 package final class Speaker: Sendable {
     private struct State {
         /// On their way.

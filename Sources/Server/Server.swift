@@ -9,7 +9,8 @@ import Wire
 /// The shell around the replication core: one thread, one event loop.
 ///
 /// A turn: wait; read what has come and parse it; give the core the turn's requests as one batch
-/// and what else happened; send; execute what is committed and answer; flush. One turn, one batch.
+/// and what else happened; send, execute and answer what waits for no disk. With a disk: write and
+/// sync once, then send, execute and answer what has waited for that. Flush. One turn, one batch.
 package final class Server {
     let settings: Settings
     var log: MessageLog

@@ -28,8 +28,9 @@ package struct OpNumber: Hashable, Comparable, Sendable, CustomStringConvertible
     package var description: String { String(rawValue) }
 }
 
-/// One start of one process: a fresh random number, never 0. Only the same instance is the same
-/// replica, or the same witness; a process that restarts without a disk is somebody new.
+/// A replica or a witness: a random number, never 0, that a process draws when it starts with
+/// nothing. Only the same instance is the same replica, or the same witness; a process that restarts
+/// without a disk is somebody new, one with a disk is who it was as long as that can be read.
 package struct Instance: Hashable, Comparable, Sendable, CustomStringConvertible {
     package var rawValue: UInt64
 

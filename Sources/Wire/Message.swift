@@ -31,7 +31,8 @@ package struct LogEnd: Hashable, Comparable, Sendable {
     }
 }
 
-/// An entry of the log: the batch of one turn of one primary's loop.
+/// An entry of the log: what one primary's loop has taken in one turn, or a part of that if it is
+/// much.
 package struct Entry: Hashable, Sendable {
     /// The view whose primary appended it.
     package var view: ViewNumber
@@ -100,7 +101,7 @@ package struct RelayFrame: Equatable, Sendable {
         case accept
         /// The fields of a message. In order and without holes as long as the path stands.
         case data([[UInt8]])
-        /// The sender is alive; belongs to no path.
+        /// The sender is alive. Path 0: it belongs to none; else that path stands for the sender.
         case beat
         /// The path has ended; number 0: all paths to `from` through this client have.
         case close
@@ -121,7 +122,8 @@ package struct RelayFrame: Equatable, Sendable {
 
 /// What replicas and witnesses say to each other.
 package enum Message: Equatable, Sendable {
-    /// Of the messages and of what they begin with (`PEER hello`): replicas of two versions refuse each other.
+    /// Of the messages and of what they begin with (`PEER hello`): replicas of two versions refuse
+    /// each other.
     package static let protocolVersion = 6
 
     // Inside a view, primary to backup and to learner.

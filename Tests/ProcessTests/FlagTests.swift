@@ -86,7 +86,6 @@ extension ProcessSuite {
             #expect(told == shown)
         }
 
-        /// `--help` lists every flag with its default.
         /// Each would wait for itself, or take a flag for the value of another.
         @Test(arguments: [
             ("--primary --listen 127.0.0.1:7001 --peer 127.0.0.1:7001", "--peer says where"),
@@ -102,6 +101,7 @@ extension ProcessSuite {
             }
         }
 
+        /// `--help` ends the line of a flag with its default.
         @Test func defaultsAreListed() throws {
             let lines = try help("pollsrv").split(separator: "\n")
             let defaults = [
