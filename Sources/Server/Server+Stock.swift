@@ -37,8 +37,11 @@ extension Server {
                 return
             }
         }
-        // Its pushes would be no replies there.
-        if version == .resp2 { stopTracking(connection) }
+        // What is pushed to caches and witnesses would be no replies there.
+        if version == .resp2 {
+            stopTracking(connection)
+            removeWitness(connection)
+        }
         connection.version = version
         let view = replica.isMember || replica.status == .learning ? shownView : nil
         reply(connection) { bytes in

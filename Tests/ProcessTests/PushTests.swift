@@ -66,5 +66,28 @@ extension ProcessSuite {
             #expect(pushes < 12_000)
             #expect(leaving.isClosed())
         }
+
+        /// To who has gone back to RESP2 what a witness is pushed would be the replies to its commands.
+        @Test func whoGoesBackToRESP2IsNoWitness() throws {
+            let cluster = try Cluster()
+            defer { cluster.end() }
+            try cluster.primary()
+            try cluster.backup()
+            try cluster.waitForPair()
+            let clients = try cluster.ports.map { try RawClient($0, seconds: 20) }
+            for client in clients {
+                _ = try client.ask("HELLO 3")
+                #expect(try client.ask("WITNESS OFFER feed") == .text("OK"))
+            }
+            try cluster.waitForPair(witnesses: 1)
+            for client in clients { _ = try client.ask("HELLO 2") }
+            _ = try cluster.eventually("a view without it") {
+                cluster.leader?["witnesses"] == "0" ? true : nil
+            }
+            for client in clients {
+                try client.send(Array("PING\r\n".utf8))
+                #expect(try client.receive() == .text("PONG"))
+            }
+        }
     }
 }
