@@ -61,7 +61,7 @@ package enum VoterCommand: Equatable, Sendable {
 package enum Refusal: Equatable, Sendable {
     /// Ask the primary, at this address.
     case redirect(Address?)
-    /// No primary is known, or too much to do: later.
+    /// No primary is known, too much to do, or no room until others have done something: later.
     case later
     case alreadyVoted
     case closed
@@ -75,7 +75,7 @@ package enum Refusal: Equatable, Sendable {
         switch words.first {
         case "REDIRECT":
             self = .redirect(words.count == 2 ? Address(text: String(words[1])) : nil)
-        case "TRYAGAIN", "BUSY": self = .later
+        case "TRYAGAIN", "BUSY", "FULL": self = .later
         case "ALREADYVOTED": self = .alreadyVoted
         case "CLOSED": self = .closed
         case "NOSUCHVOTE": self = .noSuchVote

@@ -33,21 +33,14 @@ struct Dialogue {
         self.talk = talk
     }
 
-    /// The reply to a command; an error reply (but for REDIRECT, TRYAGAIN, and a BUSY that passes)
-    /// is a `Failure`.
+    /// The reply to a command; an error reply (but for REDIRECT, TRYAGAIN and BUSY, which pass) is a
+    /// `Failure`.
     mutating func ask(_ arguments: [String]) throws(Failure) -> RESPValue {
-        try ask(arguments, probe: nil)
-    }
-
-    /// `probe`: of a call, see `call`.
-    private mutating func ask(_ arguments: [String], probe: [String]?) throws(Failure)
-        -> RESPValue
-    {
         var redirections = 0
         var failuresInRow = 0
         repeat {
             let address = preferred ?? servers[turn % servers.count]
-            switch attempt(arguments, probe: probe, at: address) {
+            switch attempt(arguments, at: address) {
             case .reply(let value): return value
             case .refused(let text): throw Failure("\(address): \(Self.advice(text))")
             case .redirect(let target):
@@ -72,11 +65,9 @@ struct Dialogue {
 
     /// A change that must happen once however often it is sent.
     mutating func call(_ command: [String]) throws(Failure) -> RESPValue {
-        let head = ["CALL", String(max(Entropy.next() >> 1, 1))]
+        let client = String(max(Entropy.next() >> 1, 1))
         do throws(Failure) {
-            // It is never the other number's turn, so that is not carried out. It is refused in one
-            // way if the first call has its answer, and in another if that has left no trace.
-            return try ask(head + ["1"] + command, probe: head + ["3"] + command)
+            return try ask(["CALL", client, "1"] + command)
         } catch {
             guard mayBeDone, error.status == ExitCode.unavailable.rawValue else { throw error }
             throw Failure(
@@ -94,22 +85,15 @@ struct Dialogue {
         case trouble(String)
     }
 
-    private mutating func attempt(_ arguments: [String], probe: [String]?, at address: Address)
-        -> Outcome
-    {
+    private mutating func attempt(_ arguments: [String], at address: Address) -> Outcome {
         // One server that hangs must leave time for the other.
         let share = max(deadline.remainingMilliseconds / 3, 50)
         let reply: RESPValue
-        var probed: RESPValue?
         var isOnItsWay = false
         do throws(CommandFailure) {
             var connection = try CommandConnection(to: address, milliseconds: share)
             isOnItsWay = true
             reply = try connection.ask(arguments, milliseconds: share)
-            isOnItsWay = false
-            if let probe, Self.code(reply) == "BUSY" {
-                probed = try connection.ask(probe, milliseconds: share)
-            }
         } catch {
             if isOnItsWay { mayBeDone = true }
             return .trouble("\(error)")
@@ -122,21 +106,13 @@ struct Dialogue {
                 return .trouble("a redirection to nowhere: \(text)")
             }
             return .redirect(target)
-        // The polls' word that they are full is what this call is answered from now on; any other
-        // passes.
-        case "BUSY": return Self.code(probed) == "SEQUENCE" ? .refused(text) : .trouble(text)
+        case "BUSY": return .trouble(text)
         case "TRYAGAIN":
             // It was in the log of a primary that leads no more.
             if text.contains("what became of this request") { mayBeDone = true }
             return .trouble(text)
         case .none, .some: return .refused(text)
         }
-    }
-
-    /// The first word of an error.
-    private static func code(_ reply: RESPValue?) -> Substring? {
-        guard case .error(let text)? = reply else { return nil }
-        return text.prefix { $0 != " " }
     }
 
     private mutating func note(_ address: Address, _ text: String) {

@@ -28,7 +28,7 @@ import Wire
             Issue.record("\(refused)")
             return
         }
-        #expect(text.hasPrefix("BUSY"))
+        #expect(text.hasPrefix("FULL"))
         _ = apply(.close(vote: 5))
         let next = try #require(polls.nextPlanned)
         #expect(next.planned == 1)

@@ -187,7 +187,7 @@ package struct Polls: StateMachine {
     private static func noSuchVote(_ vote: UInt64) -> Reply {
         .error("NOSUCHVOTE there is no vote \(vote)")
     }
-    private static let tooManyVoters = Reply.error("BUSY no more than \(votersMax) voters")
+    private static let tooManyVoters = Reply.error("FULL no more than \(votersMax) voters")
 
     private mutating func castByName(
         _ vote: UInt64, _ name: [UInt8], _ choice: Choice, into effects: inout [Effect]
@@ -250,7 +250,7 @@ package struct Polls: StateMachine {
             return .error("ERR question longer than \(Self.questionBytesMax) bytes")
         }
         guard boxes.count < Self.openMax else {
-            return .error("BUSY \(Self.openMax) votes are open; close some first")
+            return .error("FULL \(Self.openMax) votes are open; close some first")
         }
         if terms.planned > 0 { plannedOpened = terms.planned }
         records.append(Record(question: terms.question))
