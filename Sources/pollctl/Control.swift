@@ -170,7 +170,7 @@ enum Control {
             }
         case "bench":
             try expect(rest, 0...0, "bench")
-            try bench(arguments, servers)
+            try BenchCommand(arguments: arguments, servers: servers).run()
         case "journal":
             try expect(rest, 1...1, "journal DIR|FILE [--records] [--json]")
             try JournalCommand(
@@ -215,87 +215,5 @@ enum Control {
         }
         guard arguments.isSet("--force") else { throw UsageError(ReplicaCommands.promoteWarning) }
         try replicas.promote(address)
-    }
-
-    private static func bench(_ arguments: ParsedArguments, _ servers: [Address]) throws {
-        let seconds = try arguments.number("--secs", default: 5, in: 1...3_600)
-        let isJSON = arguments.isSet("--json")
-        // Those that measure servers of their own in their own way.
-        let measures = ["--failover", "--disk", "--state"].filter { arguments.isSet($0) }
-        if let first = measures.first {
-            let others = measures.dropFirst() + ["--servers", "--data", "--idle", "--relay"]
-            for flag in others where arguments.isSet(flag) {
-                throw UsageError("\(first) measures by itself: no \(flag) with it")
-            }
-        }
-        if arguments.isSet("--failover") {
-            let rounds = try arguments.number("--failover", default: 20, in: 1...1_000)
-            try FailoverBench(rounds: Int(rounds), isJSON: isJSON).run()
-            return
-        }
-        if let folder = arguments.string("--disk") {
-            let entries = try arguments.number(
-                "--entries", default: 10_000_000, in: 1_000...1_000_000_000)
-            try DiskBench(
-                folder: folder, entries: Int(entries), seconds: Double(seconds), isJSON: isJSON
-            ).run()
-            return
-        }
-        if arguments.isSet("--state") {
-            // A few more cast ballots while it is measured.
-            let voters = try arguments.number("--state", default: 1_000_000, in: 1...900_000)
-            try StateBench(voters: Int(voters), isJSON: isJSON).run()
-            return
-        }
-        let isTalking =
-            !arguments.isSet("--quiet") && (Terminal.isTerminal(2) || arguments.isSet("--verbose"))
-        let isIdle = arguments.isSet("--idle")
-        let voters = try arguments.number(
-            isIdle ? "--idle" : "--voters", default: 50, in: 1...100_000)
-        let votes = try arguments.number("--votes", default: 0, in: 0...1 << 30)
-        let load = try Load(
-            voters: Int(voters), votes: votes,
-            pipeline: Int(arguments.number("--pipeline", default: 1, in: 1...1_000)),
-            isSingle: arguments.isSet("--single"),
-            seconds: votes == 0 || arguments.isSet("--secs") ? seconds : nil, isTalking: isTalking)
-        let sync = try arguments.choice("--sync", default: "always", of: ["always", "never"])
-        if let folder = arguments.string("--data") {
-            guard !arguments.isSet("--servers"), !isIdle, !arguments.isSet("--relay") else {
-                throw UsageError(
-                    "--data starts pairs of its own: no --servers, --idle or --relay with it")
-            }
-            guard !folder.isEmpty else { throw UsageError("--data: give a folder") }
-            if arguments.isSet("--checkpoint") {
-                let voters = try arguments.number(
-                    "--checkpoint", default: 1_000_000, in: 10_000...1_000_000)
-                try CheckpointBench(voters: Int(voters), folder: folder, isJSON: isJSON).run()
-                return
-            }
-            var ahead = load
-            ahead.opensAhead = true
-            try DataBench(load: ahead, folder: folder, sync: sync, isJSON: isJSON).run()
-            return
-        }
-        guard !arguments.isSet("--checkpoint") else {
-            throw UsageError("--checkpoint needs --data DIR, for the journals")
-        }
-        guard !arguments.isSet("--sync") else {
-            throw UsageError("--sync is of no use without --data")
-        }
-        let bench = Bench(
-            load: load, servers: arguments.isSet("--servers") ? servers : nil, isJSON: isJSON)
-        if isIdle {
-            guard !arguments.isSet("--relay") else {
-                throw UsageError("--idle and --relay are two measurements: one at a time")
-            }
-            try bench.runIdle(seconds: seconds)
-        } else if arguments.isSet("--relay") {
-            guard !arguments.isSet("--servers") else {
-                throw UsageError("--relay cuts a link: it starts a pair of its own, no --servers")
-            }
-            try RelayBench(load: load, isJSON: isJSON).run()
-        } else {
-            try bench.run()
-        }
     }
 }
