@@ -109,5 +109,25 @@ extension ProcessSuite {
                 #expect(cluster.said("client", "out") == answered)
             }
         }
+
+        /// Nobody answers its questions any more: no vote waits for it, and it goes on logging.
+        @Test func aVoterWithoutInput() throws {
+            try with { cluster in
+                try cluster.primary(Cluster.quick + ["--no-restart", "--votes", "0"])
+                try cluster.client("ann", ["--vote", "yes"])
+                try cluster.client("bob", votes: 2, ["--vote", "ask"])
+                _ = try cluster.eventually("both") {
+                    (try? cluster.info(cluster.ports[0], seconds: 1)["voters"]) == "2" ? true : nil
+                }
+                for id in 1...2 {
+                    #expect(try RawClient(cluster.ports[0]).ask("VOTE.OPEN x") == .number(id))
+                    _ = try cluster.eventually("the result of vote \(id)") {
+                        cluster.lines("ann").count == id ? true : nil
+                    }
+                }
+                #expect(try cluster.waitForExit("bob") == 0)
+                #expect(cluster.lines("bob") == ["1 1 0", "2 1 0"])
+            }
+        }
     }
 }

@@ -163,5 +163,27 @@ extension ProcessSuite {
                 #expect(cluster.processes["\(refusal)"]?.isRunning == true)
             }
         }
+
+        @Test(arguments: ["backup first", "primary first", "primary alone"])
+        func startOrder(order: String) throws {
+            let cluster = try Cluster()
+            defer { cluster.end() }
+            let votes = ["--voters", "5", "--votes", "10"]
+            switch order {
+            case "backup first":
+                try cluster.backup()
+                usleep(300_000)
+                try cluster.primary(Cluster.quick + votes)
+            case "primary first":
+                try cluster.primary(Cluster.quick + votes)
+                usleep(300_000)
+                try cluster.backup()
+            default: try cluster.primary(Cluster.quick + votes)
+            }
+            try cluster.startClients(votes: 10)
+            try cluster.waitForPair()
+            for name in Cluster.names { #expect(try cluster.waitForExit(name) == 0) }
+            cluster.checkLogsEqual(count: 10)
+        }
     }
 }

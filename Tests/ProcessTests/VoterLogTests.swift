@@ -2,7 +2,7 @@ import Foundation
 import Testing
 
 extension ProcessSuite {
-    /// A `pollclient` whose log is no plain file, or one that others write to.
+    /// A `pollclient` whose log is no plain file, is torn or another's, or cannot be written.
     @Suite(.serialized) struct VoterLogs {
         private func with(_ body: (Cluster) throws -> Void) throws {
             let cluster = try Cluster()
@@ -117,6 +117,62 @@ extension ProcessSuite {
                 #expect(try cluster.waitForExit("ann") == 74, "\(cluster.words)")
                 let words = "cannot append to /dev/full: write: No space left on device\n"
                 #expect(cluster.said("ann", "err").hasSuffix(words), "\(cluster.words)")
+            }
+        }
+
+        /// It is told that the log cannot be written, as on a full disk, and votes on.
+        @Test func aLogThatMayNotGrow() throws {
+            try with { cluster in
+                try cluster.primary(Cluster.quick + ["--no-restart", "--votes", "0"])
+                _ = try cluster.eventually("the primary") { cluster.leader }
+                let program = Cluster.binaries.appending(path: "pollclient").path
+                let line = "ulimit -f 0; exec \(program) --servers \(cluster.servers) --name ann"
+                try cluster.start(
+                    "ann", "/bin/sh", ["-c", "(\(line) --log ann.log) 2>&1 >/dev/null | cat >&2"])
+                let desk = try RawClient(cluster.ports[0])
+                _ = try cluster.eventually("ann") {
+                    (try? cluster.info(cluster.ports[0], seconds: 1)["voters"]) == "1" ? true : nil
+                }
+                for id in 1...2 {
+                    #expect(try desk.ask("VOTE.OPEN x") == .number(id))
+                    _ = try cluster.eventually("the result of vote \(id)") {
+                        if case .list = try desk.ask("VOTE.RESULT \(id)") { true } else { nil }
+                    }
+                }
+                _ = try cluster.eventually("a word about the log") {
+                    cluster.said("ann", "err").contains("File too large; results are kept")
+                        ? true : nil
+                }
+            }
+        }
+
+        @Test func tornLogIsMended() throws {
+            try with { (cluster) throws in
+                try cluster.primary(Cluster.quick + ["--voters", "2", "--votes", "8"])
+                try cluster.backup()
+                for name in ["ann", "bob"] { try cluster.client(name, votes: 8) }
+                for name in ["ann", "bob"] { #expect(try cluster.waitForExit(name) == 0) }
+                let url = URL(filePath: cluster.log("ann"))
+                let whole = try Data(contentsOf: url)
+                let torn = [
+                    whole + Data("9 3".utf8), whole.dropLast(3), whole.dropLast(1),
+                    whole.dropLast(whole.count / 2), Data("1 ".utf8), Data(),
+                ]
+                for data in torn {
+                    try data.write(to: url)
+                    try cluster.client("ann", votes: 8)
+                    #expect(try cluster.waitForExit("ann") == 0)
+                    cluster.checkLogsEqual(["ann", "bob"], count: 8)
+                }
+                // A log of another service is refused, and left as it is.
+                let foreign = Data("1 7 7\n".utf8)
+                try foreign.write(to: url)
+                try cluster.client("ann", votes: 8)
+                #expect(try cluster.waitForExit("ann") == 74)
+                #expect(try Data(contentsOf: url) == foreign)
+                try Data("2 7 7\n".utf8).write(to: url)
+                try cluster.client("ann", votes: 8)
+                #expect(try cluster.waitForExit("ann") == 74)
             }
         }
     }
