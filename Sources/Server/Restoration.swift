@@ -82,6 +82,6 @@ extension Server {
         log.error(
             "\(name) is running at \(address): nothing is restored besides it; stop it first, or "
                 + "start without --restore to join it")
-        exitCode = exitCode ?? .unavailable
+        end(.unavailable)
     }
 }

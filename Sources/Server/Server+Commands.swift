@@ -283,7 +283,7 @@ extension Server {
             }
             replyOK(connection)
             log.info("stopping this replica alone, as asked: it has no path to a primary")
-            exitCode = exitCode ?? .ok
+            end(.ok)
         case "PROMOTE":
             guard arguments.equals(2, "force") else {
                 replyArity(connection, "REPLICA PROMOTE FORCE")

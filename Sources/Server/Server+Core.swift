@@ -176,7 +176,7 @@ extension Server {
         case .electionBegan(let initiator): sayElection(initiatedBy: initiator)
         case .stop:
             log.info("told to stop: the service is being ended")
-            exitCode = exitCode ?? .ok
+            end(.ok)
         }
     }
 
@@ -255,7 +255,7 @@ extension Server {
         forgetTrackers()
         stopReplacement("this replica no longer leads")
         if stopping != nil {
-            exitCode = exitCode ?? .ok
+            end(.ok)
             return
         }
         joining.rejoin(at: view.primary.address, now: now)

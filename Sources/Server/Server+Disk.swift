@@ -62,7 +62,7 @@ extension Server {
     func failDisk(_ error: SystemError) {
         guard exitCode == nil else { return }
         log.error("the journal cannot be written: \(error); this replica ends here")
-        exitCode = .io
+        end(.io)
         outbox.removeAll()
         durable?.dropOutputs()
     }

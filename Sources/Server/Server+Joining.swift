@@ -269,7 +269,7 @@ extension Server {
     func onJoinFailed(_ reason: String, isPlaceTaken: Bool) {
         if isPlaceTaken, !isOwnPlace {
             log.error("cannot join: \(reason); exiting")
-            exitCode = exitCode ?? .unavailable
+            end(.unavailable)
             return
         }
         // It is not bound to a service of which it has nothing, not even a folder.

@@ -69,7 +69,7 @@ extension Server {
         guard leaving != nil else { return }
         guard replica.isMember, let view = replica.view else {
             log.info("leaving; this replica was in no view")
-            exitCode = exitCode ?? .ok
+            end(.ok)
             return
         }
         guard isPrimary else {
@@ -86,14 +86,14 @@ extension Server {
         }
         guard !view.backups.isEmpty else {
             log.info("leaving; there is no backup: the service ends here")
-            exitCode = exitCode ?? .ok
+            end(.ok)
             return
         }
         // In a group a primary hands over to a higher one, which may not have said yet that it goes.
         guard leaving?.hasLeft == false || settings.election == .bully else {
             // It had handed over already, and the other has handed back: it leaves as well.
             log.info("leaving; so does the other replica: the service ends here")
-            exitCode = exitCode ?? .ok
+            end(.ok)
             return
         }
         if leaving?.viewLed != view.number {
@@ -118,7 +118,7 @@ extension Server {
         let ticksLost = leaving?.ticksLost ?? 0
         leaving?.ticksLost = route == nil ? ticksLost + 1 : 0
         // A new path takes a moment; the primary itself may have gone.
-        if ticksLost > Leaving.ticksLostMax { exitCode = exitCode ?? .ok }
+        if ticksLost > Leaving.ticksLostMax { end(.ok) }
     }
 
     func tickStopping() {
@@ -127,14 +127,14 @@ extension Server {
         case .leaving(let leaving): tickLeaving(leaving)
         case .endingService(let deadline):
             let isAwaiting = replacement.hasChildren || isRelayed
-            if now > deadline || !isAwaiting { exitCode = exitCode ?? .ok }
+            if now > deadline || !isAwaiting { end(.ok) }
         }
     }
 
     private func tickLeaving(_ leaving: Leaving) {
         if now > leaving.deadline {
             log.warning("leaving without having been let go")
-            exitCode = exitCode ?? .ok
+            end(.ok)
         } else if leaving.hasLeft, !isPrimary, let view = replica.view {
             sayGoodbye(to: view.primary)
         } else if isPrimary, replica.acceptsRequests {
@@ -167,13 +167,13 @@ extension Server {
         }
         stopReplacement("the service is being ended")
         // A child's end is waited for, so that it leaves no zombie to whoever adopts it.
-        if !replacement.hasChildren, !isRelayed { exitCode = exitCode ?? .ok }
+        if !replacement.hasChildren, !isRelayed { end(.ok) }
     }
 
     /// Whoever has ended the service ends when the processes are over that it has started.
     func endWithChildren() {
         guard case .endingService = stopping, !replacement.hasChildren else { return }
-        exitCode = exitCode ?? .ok
+        end(.ok)
     }
 
     /// The proof that this process has exited would be quicker than a relayed word to exit too.

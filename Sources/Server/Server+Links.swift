@@ -137,7 +137,7 @@ extension Server {
         }
         let folder = durable.map { "\($0.store.folder): " } ?? ""
         log.error("\(folder)\(text): remove the copy that has not gone on")
-        exitCode = exitCode ?? .io
+        end(.io)
     }
 
     static var newcomerNanoseconds: UInt64 { 10_000_000_000 }

@@ -205,6 +205,11 @@ package final class Server {
         return exitCode ?? .ok
     }
 
+    /// This turn is the last. Of several reasons the first one counts.
+    func end(_ code: ExitCode) {
+        if exitCode == nil { exitCode = code }
+    }
+
     /// Seconds since the beginning of 2026: higher at each start of a replica with a disk, unless that is
     /// within the second or the clock was set back. Then others take no path over clients to this process
     /// until they have forgotten the one before.
@@ -322,7 +327,7 @@ package final class Server {
             default:
                 if stopping != nil {
                     log.info("second signal: exiting at once")
-                    exitCode = exitCode ?? .ok
+                    end(.ok)
                 } else {
                     beginLeaving()
                 }
