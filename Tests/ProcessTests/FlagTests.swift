@@ -2,7 +2,7 @@ import Foundation
 import Testing
 
 extension ProcessSuite {
-    /// What the programs' flags do, as README.md and `--help` have it.
+    /// What the programs' flags do, as docs/flags.md and `--help` have it.
     @Suite(.serialized) struct Flags {
         /// One that stands still for a moment is not taken for dead.
         private static let flags = ["--heartbeat", "100ms", "--misses", "30", "--no-restart"]
@@ -48,10 +48,10 @@ extension ProcessSuite {
             return text
         }
 
-        private func readme() throws -> String {
+        private func document(_ path: String) throws -> String {
             let folder = URL(filePath: #filePath).deletingLastPathComponent()
                 .deletingLastPathComponent().deletingLastPathComponent()
-            return try String(contentsOf: folder.appending(path: "README.md"), encoding: .utf8)
+            return try String(contentsOf: folder.appending(path: path), encoding: .utf8)
         }
 
         @Test(arguments: ["pollsrv", "pollclient", "reserveclient", "pollctl", "pollsim"])
@@ -70,11 +70,11 @@ extension ProcessSuite {
             #expect(listed(text).isSuperset(of: Self.common), "\(text)")
         }
 
-        /// README.md names each flag of these programs in a paragraph that begins with the program.
+        /// docs/flags.md names each flag in a paragraph that begins with the program's name.
         @Test(arguments: ["pollsrv` – ", "pollclient`: ", "reserveclient`: "])
-        func readmeNamesTheFlags(start: String) throws {
+        func documentNamesTheFlags(start: String) throws {
             let program = String(start.prefix { $0.isLetter })
-            let parts = try readme().components(separatedBy: "\n`\(start)")
+            let parts = try document("docs/flags.md").components(separatedBy: "\n`\(start)")
             try #require(parts.count == 2)
             let ends = ["\n`pollclient`: ", "\n`reserveclient`: ", "\nA client log has "]
             let paragraph = ends.reduce(parts[1]) { text, end in
@@ -118,7 +118,8 @@ extension ProcessSuite {
 
         @Test func readmeNamesTheOperatorsCommands() throws {
             let head = "| `pollctl "
-            let rows = try readme().split(separator: "\n").filter { $0.hasPrefix(head) }
+            let readme = try document("README.md")
+            let rows = readme.split(separator: "\n").filter { $0.hasPrefix(head) }
             try #require(rows.count > 10)
             let text = try help("pollctl")
             let flags = listed(text)
