@@ -60,7 +60,7 @@ extension Replica {
         let isLast = part.piece + 1 >= part.pieces
         guard !fetch.isRestored, part.piece == fetch.piecesSeen, !part.view.contains(me.instance),
             !isLast || part.view.number >= view?.number ?? ViewNumber(0),
-            fetch.snapshot.count + part.bytes.count <= Fetch.snapshotBytesMax
+            fetch.snapshot.count + part.bytes.count <= Self.stateBytesMax
         else {
             failJoin("the state came in disorder", into: &outbox)
             return

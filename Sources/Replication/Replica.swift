@@ -214,8 +214,10 @@ package struct Replica: Equatable, Sendable {
         var isRestored = false
         var ticksSinceNews = 0
 
-        static let snapshotBytesMax = 1 << 30
     }
+
+    /// A larger state is not taken by a learner.
+    package static let stateBytesMax = 1 << 30
 
     /// Through which op a learner has executed, all of it committed, and its log's hash there: by both
     /// it is seen whether that is a part of this history. Op 0: nothing.

@@ -126,7 +126,7 @@ extension Server {
             if connection.isOutputFull, !drain(connection) { return bytes.count }
             // The others have their turn, and the heartbeats, whatever one asks for.
             if count % 64 == 0, !connection.mustBeRead,
-                Clock.monotonicNanoseconds() - begun > Self.parseNanosecondsMax
+                Clock.monotonicNanoseconds() - begun > Self.turnNanosecondsMax
             {
                 pause(connection)
                 isCutShort = true
@@ -176,7 +176,7 @@ extension Server {
         return bytes.count
     }
 
-    private static var parseNanosecondsMax: UInt64 { 50_000_000 }
+    static var turnNanosecondsMax: UInt64 { 50_000_000 }
 
     /// Sends what has piled up in the middle of a turn; false: it is not taken, and the connection gone.
     private func drain(_ connection: Connection) -> Bool {
@@ -210,7 +210,7 @@ extension Server {
         let begun = Clock.monotonicNanoseconds()
         for connection in list where connection.isOpen {
             // All of them together get no more time than one.
-            if Clock.monotonicNanoseconds() - begun > Self.parseNanosecondsMax {
+            if Clock.monotonicNanoseconds() - begun > Self.turnNanosecondsMax {
                 isCutShort = true
                 paused.append(connection)
                 continue

@@ -113,6 +113,9 @@ extension Server {
 
     /// Sends the replies whose time has come.
     func release() {
+        isReleaseCutShort = false
+        let begun = Clock.monotonicNanoseconds()
+        var count = 0
         while let waiter = waiters.next(
             executed: executor.op.rawValue, probe: confirmedProbe)
         {
@@ -138,6 +141,13 @@ extension Server {
             // Not only at the turn's end: many large answers at once would hold the loop up.
             if connection.isOutputFull, !drain(connection, before: before) {
                 dropUnread(connection)
+            }
+            count += 1
+            // One read may confirm thousands, of results or of rooms, and the heartbeats are as old as the
+            // last turn.
+            if count % 16 == 0, Clock.monotonicNanoseconds() - begun > Self.turnNanosecondsMax {
+                isReleaseCutShort = true
+                return
             }
         }
     }
@@ -252,7 +262,7 @@ extension Server {
         refuseReads()
         refuseWaiters()
         pushView(view)
-        forgetTrackers()
+        voidCaches()
         stopReplacement("this replica no longer leads")
         if stopping != nil {
             end(.ok)

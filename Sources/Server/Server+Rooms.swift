@@ -252,20 +252,23 @@ extension Server {
             // In the first view nobody has led before, but for this replica before a restart.
             let isFirst = view.number == ViewNumber(1) && durable?.isRecovered != true
             leases.beginLeading(at: Clock.monotonicNanoseconds(), isFirst: isFirst)
+            // They track since this replica led before, or since it was told that it leads: what they ask
+            // from now on they keep, and are to be told of.
+            for case let connection? in connections where connection.isTracking {
+                if !leases.track(connection.number) { close(connection) }
+            }
         } else {
-            forgetTrackers()
+            voidCaches()
         }
     }
 
     /// This replica does not lead any more: its clients' caches are void, and are told so in case
     /// they do not look at views.
-    func forgetTrackers() {
+    func voidCaches() {
         leases.endLeading()
         guard !trackers.isEmpty else { return }
         for case let connection? in connections where connection.isTracking {
             pushInvalidate(nil, to: connection.number)
-            connection.isTracking = false
-            trackers[connection.number] = nil
         }
     }
 

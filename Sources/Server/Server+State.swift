@@ -36,6 +36,15 @@ extension Server {
                 index += 1
                 continue
             }
+            guard bytes.count <= Replica.stateBytesMax else {
+                // It would be sent for nothing, again and again.
+                log.warnOnce(
+                    "the state has \(bytes.count) bytes: more than the \(Replica.stateBytesMax) that a "
+                        + "replica can be sent, so none can join")
+                transfers.remove(at: index)
+                close(link)
+                continue
+            }
             let pieces = max(
                 1, (bytes.count + StateTransfer.pieceBytes - 1) / StateTransfer.pieceBytes)
             let start = transfer.piecesSent * StateTransfer.pieceBytes

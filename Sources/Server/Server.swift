@@ -40,6 +40,8 @@ package final class Server {
     var paused: [Connection] = []
     /// Some are paused only because their time in the turn was over.
     var isCutShort = false
+    /// Replies are due that the last turn had no time for.
+    var isReleaseCutShort = false
     /// Closed at the end of the turn, so that no descriptor number is reused within one.
     var closing: [Connection] = []
     let chunk: UnsafeMutableRawBufferPointer
@@ -200,8 +202,13 @@ package final class Server {
         flushAll()
         endMarked()
         log.finish()
-        // What is under way on a disk that hangs would be waited for.
-        if durable?.isHung == true { Terminal.exitAtOnce((exitCode ?? .io).rawValue) }
+        // What is under way on the disk would be waited for, with nobody left to see a second signal: a
+        // checkpoint, or anything on a disk that hangs. The next start removes what is half done.
+        if let durable,
+            durable.isHung || durable.store.isWritingCheckpoint || durable.store.mustWait
+        {
+            Terminal.exitAtOnce((exitCode ?? .io).rawValue)
+        }
         return exitCode ?? .ok
     }
 
@@ -286,7 +293,9 @@ package final class Server {
     /// Whether the end of the last turn has left something to do for the next, which then does
     /// not wait for news.
     private var isMoreDue: Bool {
-        if driver.isDirty || areWitnessesChanged || isCutShort || durable?.mayGoOn == true {
+        if driver.isDirty || areWitnessesChanged || isCutShort || isReleaseCutShort
+            || durable?.mayGoOn == true
+        {
             return true
         }
         return replica.acceptsRequests && leads && !joining.isProbing

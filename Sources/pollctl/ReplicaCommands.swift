@@ -241,16 +241,16 @@ struct ReplicaCommands {
         case unknown
     }
 
-    /// On this machine the process tells, elsewhere whether anybody still takes connections.
+    /// On this machine a process that is there tells; that it is not there may mean that its number is
+    /// one of a container's. Then, and elsewhere, it counts whether anybody still takes connections.
     private static func presence(of seat: Seat) -> Presence {
         let isLocal =
             seat.address.host.hasPrefix("127.") || seat.address.host == "localhost"
             || seat.address.host == "::1"
-        if isLocal, seat.pid > 0 {
-            let isRunning =
-                ProcessTree.programName(seat.pid) == "pollsrv"
-                && !ProcessTree.hasExited(seat.pid)
-            return isRunning ? .running : .ended
+        if isLocal, seat.pid > 0, ProcessTree.programName(seat.pid) == "pollsrv",
+            !ProcessTree.hasExited(seat.pid)
+        {
+            return .running
         }
         do throws(CommandFailure) {
             _ = try CommandConnection(to: seat.address, milliseconds: 500)

@@ -37,6 +37,28 @@ extension ProcessSuite {
             .push([.text("invalidate"), .list([.text(room)])])
         }
 
+        /// A stock client is told once that all is void, and not that it is told of nothing from then on.
+        @Test func whoTracksIsToldAgainWhenItsServerLeadsAgain() throws {
+            try withPrimary { connect, cluster in
+                let client = try connect()
+                #expect(try client.ask("CLIENT TRACKING ON") == .text("OK"))
+                for place in [1, 0] {
+                    let former = try RawClient(cluster.ports[1 - place])
+                    #expect(try former.ask("REPLICA SWITCHOVER") == .text("OK"))
+                    _ = try cluster.eventually("the other to lead") {
+                        try cluster.info(cluster.ports[place], seconds: 1)["mode"] == "primary"
+                            ? true : nil
+                    }
+                }
+                #expect(try client.ask("ROOM.CHECK SA318") == none)
+                let writer = try connect()
+                _ = try cluster.eventually("the reservation") {
+                    try writer.ask("ROOM.RESERVE SA318 \(slot)") == confirmed ? true : nil
+                }
+                #expect(try client.receive() == invalidate("SA318"))
+            }
+        }
+
         private let confirmed = RawClient.Reply.text("Reservation confirmed")
         private let none = RawClient.Reply.text("No room reservation found")
         private let slot = "8:30-9:30 Monday"

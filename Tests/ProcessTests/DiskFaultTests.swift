@@ -117,6 +117,17 @@ extension Disks {
 
         /// Neither the backup's ack nor the primary's own is there before the sync has ended, nor what
         /// one that is alone has executed.
+        /// A checkpoint may take long, and on a disk that hangs it has no end.
+        @Test func whoLeavesDoesNotWaitForItsCheckpoint() throws {
+            try with(clients: 0) { (pair, disks) throws in
+                try pair.begin(ledger: false)
+                let leader = try pair.leader()
+                try disks[1 - leader].set(["pwrite checkpoint- 0 0 sleep:120000"])
+                try Filler.fill(pair) { !disks[1 - leader].hits.isEmpty }
+                try pair.terminate([1 - leader])
+            }
+        }
+
         @Test(arguments: ["primary", "backup", "alone"])
         func nothingIsSaidBeforeTheSync(who: String) throws {
             try with(clients: 0) { (pair, disks) throws in

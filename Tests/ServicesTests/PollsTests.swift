@@ -34,4 +34,35 @@ import Wire
         #expect(next.planned == 1)
         #expect(apply(.open(next)) == .integer(Int64(Polls.openMax + 1)))
     }
+
+    /// Questions are kept for ever, and all of them are sent to each new backup.
+    @Test mutating func questionsAreBoundedTogether() throws {
+        let question = [UInt8](repeating: 63, count: Polls.questionBytesMax)
+        let most = Polls.keptQuestionsBytesMax / question.count
+        polls = try Polls(snapshot: Self.snapshot(of: most - 1, question))
+        #expect(apply(.open(VoteTerms(question: question))) == .integer(Int64(most)))
+        guard case .error(let text) = apply(.open(VoteTerms(question: [63]))) else {
+            Issue.record("one more was opened")
+            return
+        }
+        #expect(text.hasPrefix("FULL"))
+        #expect(apply(.open(VoteTerms(question: []))) == .integer(Int64(most) + 1))
+    }
+
+    /// Of so many closed votes with one question.
+    private static func snapshot(of votes: Int, _ question: [UInt8]) -> [UInt8] {
+        var writer = SnapshotWriter()
+        writer.add(0)
+        VoterSet().write(to: &writer)
+        writer.add(votes)
+        for _ in 0..<votes {
+            writer.add(question)
+            for _ in ["yes", "no"] { writer.add(0) }
+            writer.add(false)
+        }
+        for _ in ["open", "closed"] { writer.add(0) }
+        writer.add(false)
+        writer.add(0)
+        return writer.bytes
+    }
 }

@@ -32,6 +32,9 @@ package struct Polls: StateMachine {
     package static let questionBytesMax = 4_096
     /// Of all the questions of a plan together.
     package static let questionsBytesMax = 1 << 20
+    /// Of the questions of all votes ever opened: with all else that is bounded they stay below what a
+    /// new backup can be sent.
+    package static let keptQuestionsBytesMax = 256 << 20
     package static let openMax = 10_000
     /// Ballots of closed votes are kept, so that one that is sent again is answered `OK` again,
     /// until they take more words than this together.
@@ -41,6 +44,8 @@ package struct Polls: StateMachine {
     private var joined = VoterSet()
     /// Vote n at n - 1.
     package private(set) var records = Chunked<Record>()
+    /// Follows from `records`.
+    private var questionBytes = 0
     /// Of the open votes, by ascending number.
     private var boxes: [BallotBox] = []
     /// Of votes closed lately, by ascending number of closing.
@@ -252,8 +257,13 @@ package struct Polls: StateMachine {
         guard boxes.count < Self.openMax else {
             return .error("FULL \(Self.openMax) votes are open; close some first")
         }
+        guard questionBytes + terms.question.count <= Self.keptQuestionsBytesMax else {
+            return .error(
+                "FULL the questions of all votes have \(questionBytes) bytes; ask without one")
+        }
         if terms.planned > 0 { plannedOpened = terms.planned }
         records.append(Record(question: terms.question))
+        questionBytes += terms.question.count
         let vote = UInt64(records.count)
         boxes.append(
             BallotBox(
@@ -342,6 +352,7 @@ extension Polls {
             record.no = UInt32(truncatingIfNeeded: try reader.number())
             record.isOpen = try reader.flag()
             records.append(record)
+            questionBytes += record.question.count
         }
         for _ in 0..<(try reader.count()) { boxes.append(try BallotBox(from: &reader)) }
         for _ in 0..<(try reader.count()) { closedBoxes.append(try BallotBox(from: &reader)) }
