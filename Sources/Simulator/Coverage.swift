@@ -8,7 +8,7 @@ package struct Coverage: Sendable {
         case clientLinkHeld, clientLinkHeldOneWay, clientKilled, clientLeft, witnessKilled
         case replicaLeaves, primaryLeaves, switchover, startFailed, intruderStarted
         case delaySpike, votersFarAway, severalAtOnce, ambush
-        case powerCut, replicaBounced, diskSlow, diskFull, shortWrites, diskFails
+        case powerCut, powerCutSilently, replicaBounced, diskSlow, diskFull, shortWrites, diskFails
         case rottenInUse, rottenAtRest, recordMisplaced, endLost
         // What came of them.
         case viewEntered, proposedAtOnce, proposedAfterPhaseOne, primaryTookOver, handedOver

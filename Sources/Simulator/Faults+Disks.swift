@@ -20,7 +20,10 @@ extension Simulation {
         tell {
             "the power of \(victims.count) replicas is cut\(areClientsCut ? ", and clients'" : "")"
         }
-        for process in victims { end(process, .power) }
+        if mix.isPowerLostSilently, !victims.isEmpty { coverage.note(.powerCutSilently) }
+        for process in victims {
+            end(process, .power, withMachine: mix.isPowerLostSilently)
+        }
         // Of a process that was killed the kernel had everything.
         for drive in disks where all && drive.restartAt != nil && drive.options.durability != .never
         {

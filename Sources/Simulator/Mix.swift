@@ -75,6 +75,8 @@ struct Mix {
     var keptMax: KeptMax
     /// From any voter to any replica, besides the delay: electors may be on another continent.
     var distance = 0
+    /// Whoever's power goes has no kernel left to close its connections.
+    var isPowerLostSilently = false
 
     /// `disks`: some replicas have disks whatever the seed draws.
     init(_ random: inout Random, shape: Shape?, election given: Election?, disks: Bool) {
@@ -176,6 +178,7 @@ struct Mix {
         }
         // Last, so that a run without it is the same in all else.
         if others.chance(60) { distance = others.int(50_000...250_000) }
+        isPowerLostSilently = !isOneHost && others.chance(400)
     }
 }
 

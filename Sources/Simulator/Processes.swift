@@ -69,7 +69,8 @@ final class ReplicaProcess {
     var backlog: [Event] = []
     /// Told to end: hands over, takes its leave, and goes at this moment at the latest.
     var leavesAt: Int?
-    var hasLeft = false
+    /// The path over which it has taken its leave in this view.
+    var leaveRoute: Paths.Route?
 
     /// Direct connections to other replicas after their hellos, and those still being made.
     var links: [(instance: Instance, connection: Int)] = []

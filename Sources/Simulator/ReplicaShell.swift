@@ -318,8 +318,8 @@ extension Simulation {
         }
         guard process.face.isPrimary else {
             // In each view anew: one that was being chosen meanwhile may have come with it in.
-            process.hasLeft = true
-            post(process, Envelope(to: view.primary.instance, .leave(process.me.instance)))
+            process.leaveRoute = nil
+            sayGoodbye(process, to: view.primary.instance)
             return
         }
         if !view.backups.isEmpty { step(process, .handOver) }
@@ -332,6 +332,16 @@ extension Simulation {
             if mayLose(process) { exit(process) } else { process.leavesAt = nil }
         } else if process.face.acceptsRequests {
             leave(process)
+        } else if process.face.isMember, !process.face.isPrimary, let view = process.replica.view {
+            sayGoodbye(process, to: view.primary.instance)
         }
+    }
+
+    /// Again when the path is another, as it may have been lost with the old one.
+    private func sayGoodbye(_ process: ReplicaProcess, to primary: Instance) {
+        let route = process.paths.routeInPlace(to: primary)
+        guard let route, route != process.leaveRoute else { return }
+        process.leaveRoute = route
+        post(process, Envelope(to: primary, .leave(process.me.instance)))
     }
 }
