@@ -3,7 +3,7 @@ import Services
 import Wire
 
 /// What the whole run has done and said, as an observer outside would write it down, and the rules
-/// that it must obey. Reads what replicas send, execute and answer; looks inside none of them.
+/// that it must obey. Reads what replicas send, execute and answer, and their services' state in the end.
 struct History {
     /// A request as a client has made it.
     struct Asked {
