@@ -116,6 +116,7 @@ extension Server {
         isReleaseCutShort = false
         let begun = Clock.monotonicNanoseconds()
         var count = 0
+        defer { waiters.trim() }
         while let waiter = waiters.next(
             executed: executor.op.rawValue, probe: confirmedProbe)
         {

@@ -24,8 +24,10 @@ struct Leaving {
     let deadline: UInt64
     /// As a backup it has said that it goes.
     var hasLeft = false
-    /// The path over which this backup has said that it goes.
-    var route: Paths.Route?
+    /// Until this backup says once more that it goes: the word may be lost with a connection, of which
+    /// nothing tells when another takes its place at once.
+    var ticksToGoodbye: UInt64 = 0
+    static let goodbyeTicks = 100 / Settings.tickMilliseconds
     /// Ticks without a path to the primary since then.
     var ticksLost = 0
     static let ticksLostMax = 30
@@ -74,7 +76,7 @@ extension Server {
         }
         guard isPrimary else {
             // A view that was being chosen when it said so may have come with this replica in it.
-            leaving?.route = nil
+            leaving?.ticksToGoodbye = 0
             guard leaving?.hasLeft == false else {
                 sayGoodbye(to: view.primary)
                 return
@@ -108,17 +110,18 @@ extension Server {
         step(.handOver)
     }
 
-    /// Again whenever the path has changed, as it may have been lost with the old one.
     private func sayGoodbye(to primary: Member) {
-        let route = paths.route(to: primary.instance)
-        if let route, route != leaving?.route {
-            leaving?.route = route
+        guard var state = leaving else { return }
+        let isReached = paths.route(to: primary.instance) != nil
+        if isReached, state.ticksToGoodbye == 0 {
+            state.ticksToGoodbye = Leaving.goodbyeTicks
             _ = send(.leave(me.instance), toReplica: primary.instance)
         }
-        let ticksLost = leaving?.ticksLost ?? 0
-        leaving?.ticksLost = route == nil ? ticksLost + 1 : 0
+        state.ticksToGoodbye -= min(1, state.ticksToGoodbye)
         // A new path takes a moment; the primary itself may have gone.
-        if ticksLost > Leaving.ticksLostMax { end(.ok) }
+        if state.ticksLost > Leaving.ticksLostMax { end(.ok) }
+        state.ticksLost = isReached ? 0 : state.ticksLost + 1
+        leaving = state
     }
 
     func tickStopping() {

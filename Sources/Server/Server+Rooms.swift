@@ -254,8 +254,9 @@ extension Server {
             leases.beginLeading(at: Clock.monotonicNanoseconds(), isFirst: isFirst)
             // They track since this replica led before, or since it was told that it leads: what they ask
             // from now on they keep, and are to be told of.
-            for case let connection? in connections where connection.isTracking {
-                if !leases.track(connection.number) { close(connection) }
+            for case let connection? in connections
+            where connection.isTracking && connection.isOpen && !leases.track(connection.number) {
+                close(connection)
             }
         } else {
             voidCaches()

@@ -9,6 +9,10 @@ extension Server {
     func sendState(to learner: Instance, _ join: JoinID) {
         guard let link = links[learner] else { return }
         transfers.removeAll { $0.learner == learner }
+        guard now >= stateTooLargeUntil else {
+            close(link)
+            return
+        }
         do throws(SystemError) {
             let state = try EncodedState.begin(executor, waking: loopWaker) { $0.snapshot() }
             transfers.append(
@@ -42,6 +46,7 @@ extension Server {
                     "the state has \(bytes.count) bytes: more than the \(Replica.stateBytesMax) that a "
                         + "replica can be sent, so none can join")
                 transfers.remove(at: index)
+                stateTooLargeUntil = now + 60_000_000_000
                 close(link)
                 continue
             }

@@ -89,6 +89,8 @@ package final class Server {
     var replacement = Replacement()
     var driver = Driver()
     var held = HeldBallots()
+    /// The state is not encoded again before this moment, as it was too large to be sent.
+    var stateTooLargeUntil: UInt64 = 0
     /// States that learners have asked for.
     var transfers: [StateTransfer] = []
     var copy: ServiceCopy?

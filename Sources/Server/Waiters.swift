@@ -84,7 +84,6 @@ struct Waiters {
     /// The next reply that may leave.
     mutating func next(executed: UInt64, probe: UInt64) -> Waiter? {
         guard head < items.count, items[head].op <= executed, items[head].probe <= probe else {
-            trim()
             return nil
         }
         head += 1
@@ -109,11 +108,13 @@ struct Waiters {
         (head, cursor) = (0, done)
     }
 
+    /// Lets go of those that `next` has given, and of their connections. To be called when it is not
+    /// asked any more for a while. What is moved for that is less than what has been given.
     mutating func trim() {
         if head == items.count {
             items.removeAll(keepingCapacity: items.capacity <= 65_536)
             (head, cursor) = (0, 0)
-        } else if head > 65_536 {
+        } else if head > 65_536 || 2 * head > items.count {
             items.removeFirst(head)
             cursor -= head
             head = 0

@@ -183,10 +183,11 @@ extension Simulation {
         if isKnown(newest) { return isBeyondRepair(newest, history.accepts) }
         // Nobody who is left has heard of it; but those who have accepted it may be there, and must then
         // find that it is decided. Who decided it alone may have died before telling anybody.
-        guard let (before, accepts) = history.before, isKnown(before),
-            accepts.count(where: { $0.view == newest }) >= before.majority
-        else { return true }
-        return isBeyondRepair(before, accepts)
+        guard let (before, accepts) = history.before, isKnown(before) else { return true }
+        let deciders = accepts.filter { $0.view == newest }
+        let isDecidedTogether =
+            deciders.count >= before.majority || hasAllMembers(before, deciders)
+        return !isDecidedTogether || isBeyondRepair(before, accepts)
     }
 
     private func isKnown(_ view: View) -> Bool {
@@ -194,7 +195,11 @@ extension Simulation {
             || clients.contains { $0.isUp && $0.witness.view?.number == view.number }
     }
 
-    private func isBeyondRepair(_ view: View, _ known: [(elector: Instance, view: View)]) -> Bool {
+    private func hasAllMembers(_ view: View, _ accepts: [History.Accept]) -> Bool {
+        view.members.allSatisfy { member in accepts.contains { $0.elector == member.instance } }
+    }
+
+    private func isBeyondRepair(_ view: View, _ known: [History.Accept]) -> Bool {
         let alive = view.members.filter { comesBack($0.instance) }
         // One that is short leads nobody, and what it may have promised to lead is lost with its end.
         let whole = alive.filter { !isShort($0.instance) }
@@ -202,11 +207,12 @@ extension Simulation {
         let electing = view.electorate.filter { comesBack($0) }
         if view.members.allSatisfy({ electing.contains($0.instance) }) { return false }
         // Also what was written down and never said, as the process ended in between.
-        let accepts =
-            known
-            + replicas.filter(\.isUp).compactMap { process in
-                process.replica.accepted.map { (process.me.instance, $0.view) }
-            }
+        var accepts = known
+        for process in replicas where process.isUp {
+            guard let own = process.replica.accepted else { continue }
+            accepts.removeAll { $0.elector == process.me.instance }
+            accepts.append(History.Accept(elector: process.me.instance, what: own))
+        }
         let dead = view.electorate.count - electing.count
         let lost = view.electorate.first { !comesBack($0) }
         if let lost, canProve(lost, in: view) {
@@ -222,8 +228,14 @@ extension Simulation {
         return whole.allSatisfy { member in
             accepts.contains { accept in
                 guard !accept.view.contains(member.instance) else { return false }
-                let same = accepts.filter { $0.view == accept.view && isAlive($0.elector) }
-                return same.count + dead >= view.majority
+                let same = accepts.filter { $0.view == accept.view }
+                let left = same.filter { isAlive($0.elector) }
+                if left.count + dead >= view.majority { return true }
+                // Or by all members, who suffice but for the first attempt.
+                let isLostOrSame = view.members.allSatisfy { other in
+                    !comesBack(other.instance) || same.contains { $0.elector == other.instance }
+                }
+                return accept.what.attempt.counter > 0 && isLostOrSame
             }
         }
     }

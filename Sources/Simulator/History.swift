@@ -13,6 +13,13 @@ struct History {
         var answer: Packet.Answer?
     }
 
+    /// What an elector has accepted last.
+    struct Accept {
+        var elector: Instance
+        var what: Accepted
+        var view: View { what.view }
+    }
+
     private(set) var asked: [Asked] = []
     /// Views by number, from 1.
     private var views: [View] = []
@@ -31,9 +38,9 @@ struct History {
     /// The highest view in which anything was answered so far.
     private(set) var answeredView = ViewNumber(0)
     /// Who accepted what in the choice of the view after `newest`.
-    private(set) var accepts: [(elector: Instance, view: View)] = []
+    private(set) var accepts: [Accept] = []
     /// The view before `newest`, as far as it was entered, and who had accepted what after it.
-    private(set) var before: (view: View, accepts: [(elector: Instance, view: View)])?
+    private(set) var before: (view: View, accepts: [Accept])?
     private var proposals: [(attempt: Attempt, view: View)] = []
 
     var lastOp: OpNumber { OpNumber(UInt64(replies.count)) }
@@ -110,7 +117,8 @@ struct History {
             })
         else { return }
         accepts.removeAll { $0.elector == elector }
-        accepts.append((elector, proposal.view))
+        let what = Accepted(attempt: attempt, view: proposal.view)
+        accepts.append(Accept(elector: elector, what: what))
     }
 
     // MARK: The one sequence
@@ -357,7 +365,7 @@ struct History {
         }
     }
 
-    /// Rule 4: every ballot is one that its voter has sent.
+    /// Rule 4: every ballot is one that its voter has decided on.
     private func checkBallots() throws(Violation) {
         func key(_ vote: UInt64, _ name: [UInt8], _ choice: Choice) -> UInt64 {
             vote << 16 | UInt64(Self.number(name) ?? 0xff) << 1 | (choice == .yes ? 1 : 0)

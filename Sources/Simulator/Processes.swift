@@ -26,8 +26,6 @@ final class ReplicaProcess {
     let tickTime: Int
 
     var replica: Replica
-    /// How many entries its disk had.
-    let recoveredCount: Int
     /// What of the replica is asked for all the time, as it is since its last step.
     var face: Face
     var paths: Paths
@@ -69,8 +67,8 @@ final class ReplicaProcess {
     var backlog: [Event] = []
     /// Told to end: hands over, takes its leave, and goes at this moment at the latest.
     var leavesAt: Int?
-    /// The path over which it has taken its leave in this view.
-    var leaveRoute: Paths.Route?
+    /// Until it says once more that it goes.
+    var ticksToGoodbye = 0
 
     /// Direct connections to other replicas after their hellos, and those still being made.
     var links: [(instance: Instance, connection: Int)] = []
@@ -157,7 +155,6 @@ final class ReplicaProcess {
         self.target = target
         self.tickTime = tickTime
         leases = CacheLeases(length: leaseLength)
-        recoveredCount = recovered?.log.count ?? 0
         me = Member(
             id: ReplicaID(id: id), instance: instance,
             address: Address(host: "s", port: UInt16(slot)), host: UInt64(host),

@@ -53,12 +53,13 @@ extension Simulation {
             guard count > most else { return }
             fail(Violation(.safety, rule: "bounds", "\(what) of \(count), not \(most) at most"))
         }
-        // One that goes on from its disk has all there that the disk does not know to be committed.
-        holds("a log", face.logCount, Self.pendingMax + process.recoveredCount)
+        // One that goes on from its disk has all there that the disk does not know to be committed, and
+        // gives it to others.
+        holds("a log", face.logCount, pendingMax + recoveredMost)
         holds("kept entries", face.keptCount, mix.keptMax.entries)
         let waiting = process.waiters.count + process.turnWaiters.count
-        holds("waiting requests", waiting, Self.pendingMax)
-        holds("waiting reservations", process.gated.count, Self.pendingMax)
+        holds("waiting requests", waiting, pendingMax)
+        holds("waiting reservations", process.gated.count, Self.gatedMax)
         holds("outputs", process.outputs.count, Self.outputsMax)
     }
 
@@ -318,7 +319,7 @@ extension Simulation {
         }
         guard process.face.isPrimary else {
             // In each view anew: one that was being chosen meanwhile may have come with it in.
-            process.leaveRoute = nil
+            process.ticksToGoodbye = 0
             sayGoodbye(process, to: view.primary.instance)
             return
         }
@@ -337,11 +338,12 @@ extension Simulation {
         }
     }
 
-    /// Again when the path is another, as it may have been lost with the old one.
+    /// Again and again, as it may be lost with a connection.
     private func sayGoodbye(_ process: ReplicaProcess, to primary: Instance) {
-        let route = process.paths.routeInPlace(to: primary)
-        guard let route, route != process.leaveRoute else { return }
-        process.leaveRoute = route
-        post(process, Envelope(to: primary, .leave(process.me.instance)))
+        if process.ticksToGoodbye == 0, process.paths.routeInPlace(to: primary) != nil {
+            process.ticksToGoodbye = 10
+            post(process, Envelope(to: primary, .leave(process.me.instance)))
+        }
+        process.ticksToGoodbye = max(0, process.ticksToGoodbye - 1)
     }
 }

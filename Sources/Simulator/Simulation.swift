@@ -59,6 +59,8 @@ package final class Simulation {
     var disks: [Drive] = []
     /// Instances made on disks that were used before.
     var renewals: UInt64 = 0
+    /// The most entries that any disk had at a start.
+    private(set) var recoveredMost = 0
     var connections: [Connection] = []
     /// What cannot get through to side `s` of connection `c` for the moment, at 2c + s, in order;
     /// `nil`: the other end is closed.
@@ -92,8 +94,10 @@ package final class Simulation {
     static let operatorName = 7
     static let guestNames = 5...6
     static let eventsMax = 400_000
-    /// No client has more than a few requests under way at a time.
-    static let pendingMax = 400
+    /// No client has more than a few requests under way at a time; where nothing goes on they are asked
+    /// again and again.
+    var pendingMax: Int { 400 + now / 5_000 }
+    static let gatedMax = 5 * guestNames.count
     /// What waits for a disk to sync.
     static let outputsMax = 2_000
     /// After the healing, and after each change of the finale, everything must be well within this time.
@@ -175,6 +179,7 @@ package final class Simulation {
             keptMax: options.breakage == .keptForever ? KeptMax() : mix.keptMax,
             recovered: recovered,
             life: drive?.starts ?? 0)
+        recoveredMost = max(recoveredMost, recovered?.log.count ?? 0)
         (process.disk, process.journal) = (drive, journal)
         if drive == nil, mix.hasDisk[slot] { addDisk(to: process) }
         process.replica.breakage = options.breakage

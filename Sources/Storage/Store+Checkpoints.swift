@@ -153,9 +153,9 @@ extension Store {
         _ op: OpNumber, _ view: ViewNumber, _ hash: LogHash, _ origin: CheckpointHeader.Origin
     ) -> CheckpointHeader {
         guard let identity else { preconditionFailure("a checkpoint of nobody") }
-        // Where a segment begins with `op` or less behind it, all that was appended behind `op`
-        // stands in it or later.
-        let needed = begun.last { $0.firstOp <= op.next } ?? begun.first
+        // The one in which `op` stands: all that was appended behind it stands there or later. And of a
+        // log that has been set back the next one need not tell from where.
+        let needed = begun.last { $0.firstOp <= op } ?? begun.first
         guard let needed else { preconditionFailure("a checkpoint without a journal") }
         return CheckpointHeader(
             identity: identity, op: op, view: view, hash: hash, segment: needed.number,
@@ -204,18 +204,22 @@ private struct Removal: Sendable {
     let keeps: [CheckpointHeader]
     let disk: any Disk
 
+    /// No checkpoint is ever there, also after a loss of power, without the segments that it needs: a start
+    /// would be refused.
     func run() throws(SystemError) {
-        for name in try disk.list(folder) {
-            if let op = Survey.number(name, "checkpoint-"),
-                !keeps.contains(where: { $0.op.rawValue == op })
-            {
-                try disk.remove("\(folder)/\(name)")
-            }
-            if let number = Survey.number(name, "segment-"), keeps.count > 1,
-                let oldest = keeps.last, number < oldest.segment
-            {
-                try disk.remove("\(folder)/\(name)")
-            }
+        let names = try disk.list(folder)
+        let checkpoints = names.filter { name in
+            Survey.number(name, "checkpoint-").map { op in
+                !keeps.contains { $0.op.rawValue == op }
+            } ?? false
         }
+        for name in checkpoints { try disk.remove("\(folder)/\(name)") }
+        guard keeps.count > 1, let oldest = keeps.last else { return }
+        let segments = names.filter { name in
+            Survey.number(name, "segment-").map { $0 < oldest.segment } ?? false
+        }
+        guard !segments.isEmpty else { return }
+        if !checkpoints.isEmpty { try disk.syncFolder(folder) }
+        for name in segments { try disk.remove("\(folder)/\(name)") }
     }
 }

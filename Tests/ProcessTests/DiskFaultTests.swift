@@ -115,8 +115,6 @@ extension Disks {
             }
         }
 
-        /// Neither the backup's ack nor the primary's own is there before the sync has ended, nor what
-        /// one that is alone has executed.
         /// A checkpoint may take long, and on a disk that hangs it has no end.
         @Test func whoLeavesDoesNotWaitForItsCheckpoint() throws {
             try with(clients: 0) { (pair, disks) throws in
@@ -128,6 +126,8 @@ extension Disks {
             }
         }
 
+        /// Neither the backup's ack nor the primary's own is there before the sync has ended, nor what
+        /// one that is alone has executed.
         @Test(arguments: ["primary", "backup", "alone"])
         func nothingIsSaidBeforeTheSync(who: String) throws {
             try with(clients: 0) { (pair, disks) throws in

@@ -35,4 +35,16 @@ import Wire
         try history.check(executor.service, of: Instance(1))
         #expect(throws: Violation.self) { try history.check(ServiceSet(), of: Instance(1)) }
     }
+
+    /// The last of the commands has been lost.
+    @Test(arguments: [
+        PollCommand.castByName(vote: 1, voter: [1, 2], choice: .yes), .close(vote: 1),
+    ])
+    func aVoteWithoutItsEndIsNoticed(last: PollCommand) throws {
+        let terms = VoteTerms(question: [], isRollOpen: true)
+        let (history, whole) = try executed([PollCommand.open(terms).encode(), last.encode()])
+        let (_, short) = try executed([PollCommand.open(terms).encode()])
+        try history.check(whole.service, of: Instance(1))
+        #expect(throws: Violation.self) { try history.check(short.service, of: Instance(1)) }
+    }
 }

@@ -87,6 +87,27 @@ private func storeAtRollOver(_ disk: SimulatedDisk, _ beside: Beside) throws -> 
         #expect(found.recovered?.op == at && found.recovered?.last == at)
     }
 
+    /// Also where the next segment begins just behind it: of a log that was set back only the one in which
+    /// its op stands tells whether the log was where the checkpoint is.
+    @Test func aCheckpointNamesTheSegmentOfItsOp() throws {
+        let disk = SimulatedDisk()
+        let beside = Beside()
+        let start = try storeAtRollOver(disk, beside)
+        var store = start.store
+        beside.run()
+        try store.sync()
+        let at = OpNumber(start.op - 1)
+        let second = try disk.read("/d/segment-2")
+        #expect(try SegmentHeader(second.span).firstOp == at.next)
+        let isBegun = try store.checkpoint(op: at, view: ViewNumber(1), hash: .beginning) {
+            Model.snapshot(at)
+        }
+        let outcome = store.takeCheckpointOutcome()
+        #expect(isBegun && outcome == .done(op: at, removal: nil))
+        let bytes = try disk.read("/d/checkpoint-\(at)")
+        #expect(try Checkpoint(bytes).header.segment == 1)
+    }
+
     @Test func aFailureIsTheStoresLast() throws {
         let disk = SimulatedDisk()
         let beside = Beside()

@@ -231,6 +231,39 @@ private func refusal(_ body: () throws -> Void) -> StoreError? {
         #expect(recovered?.last == OpNumber(61))
     }
 
+    /// Whatever names a loss of power brings back: a start would be refused.
+    @Test func noCheckpointIsLeftWithoutItsSegment() throws {
+        var counts: Set<Int> = []
+        for seed in 1...60 {
+            let disk = SimulatedDisk()
+            var store = try open(disk).store
+            for op in 1...40 {
+                try store.append([entry(UInt64(op))])
+                try store.sync()
+                guard op % 10 == 0 else { continue }
+                let at = OpNumber(UInt64(op))
+                let isBegun = try store.checkpoint(op: at, view: ViewNumber(1), hash: .beginning) {
+                    Model.snapshot(at)
+                }
+                let outcome = store.takeCheckpointOutcome()
+                #expect(isBegun && outcome == .done(op: at, removal: nil))
+            }
+            disk.state.withLock { $0.isOff = true }
+            _ = consume store
+            var generator = Generator(seed: seed)
+            disk.state.withLock { $0.losePower(&generator) }
+            let names = disk.state.withLock { $0.names }
+            for name in names where name.contains("/checkpoint-") {
+                let bytes = try disk.read(name)
+                let segment = try Checkpoint(bytes).header.segment
+                #expect(names.contains("/d/segment-\(segment)"), "seed \(seed): \(names)")
+            }
+            let segments = names.filter { $0.contains("/segment-") }
+            counts.insert(segments.count)
+        }
+        #expect(counts.count > 1, "no name has come back")
+    }
+
     @Test func rotIsRefusedAloneAndGoesAsideWithAPeer() throws {
         let disk = SimulatedDisk()
         do {

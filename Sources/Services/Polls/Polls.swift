@@ -32,8 +32,8 @@ package struct Polls: StateMachine {
     package static let questionBytesMax = 4_096
     /// Of all the questions of a plan together.
     package static let questionsBytesMax = 1 << 20
-    /// Of the questions of all votes ever opened: with all else that is bounded they stay below what a
-    /// new backup can be sent.
+    /// Of the questions of all votes ever opened: alone they do not come near what a new backup can be
+    /// sent.
     package static let keptQuestionsBytesMax = 256 << 20
     package static let openMax = 10_000
     /// Ballots of closed votes are kept, so that one that is sent again is answered `OK` again,
