@@ -304,9 +304,13 @@ package final class SimulatedDisk: Disk {
             durable[path].map { nodes[$0].durable } ?? []
         }
         func seenBytes(_ path: String) -> [UInt8] { seen[path].map { nodes[$0].seen } ?? [] }
-        /// Whether a loss of power would change nothing.
+        /// Whether a loss of power would change nothing, whatever is made of the durable bytes before: a
+        /// write of the same bytes once more would bring them back.
         var isDurable: Bool {
-            durable == seen && durable.values.allSatisfy { nodes[$0].durable == nodes[$0].seen }
+            durable == seen
+                && durable.values.allSatisfy {
+                    nodes[$0].durable == nodes[$0].seen && nodes[$0].pending.isEmpty
+                }
         }
 
         /// Bytes that are durable become others, for programs and on the disk.
