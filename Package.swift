@@ -18,7 +18,6 @@ let package = Package(
         .executable(name: "reserveclient", targets: ["reserveclient"]),
         .executable(name: "pollctl", targets: ["pollctl"]),
         .executable(name: "pollsim", targets: ["pollsim"]),
-        .library(name: "PollClient", targets: ["Client"]),
     ],
     targets: [
         .target(name: "Wire", swiftSettings: pure),
