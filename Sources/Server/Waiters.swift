@@ -114,7 +114,7 @@ struct Waiters {
         if head == items.count {
             items.removeAll(keepingCapacity: items.capacity <= 65_536)
             (head, cursor) = (0, 0)
-        } else if head > 65_536 || 2 * head > items.count {
+        } else if 2 * head > items.count {
             items.removeFirst(head)
             cursor -= head
             head = 0

@@ -214,9 +214,12 @@ private struct Storm {
         cluster.checkLogs(names)
     }
 
-    /// Nothing grows with the faults: neither descriptors nor memory, beside what the log of votes
-    /// itself takes.
+    /// Nothing grows with the faults: neither processes nor descriptors nor memory, beside what the log of
+    /// votes itself takes.
     private mutating func checkResources() throws {
+        let started = servers + names.compactMap { cluster.processes[$0] }
+        let present = Set(cluster.inhabitants)
+        #expect(present == Set(started.map(\.processIdentifier)), "\(cluster.words)")
         for server in servers {
             let pid = server.processIdentifier
             let open = try FileManager.default.contentsOfDirectory(atPath: "/proc/\(pid)/fd").count
