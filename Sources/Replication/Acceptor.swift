@@ -19,7 +19,7 @@ package struct Acceptor: Equatable, Sendable {
 
     /// Phase 1. Nil: granted, and `accepted` goes with the answer; else the attempt that was
     /// granted before and outbids this one.
-    package mutating func seek(_ attempt: Attempt) -> Attempt? {
+    package mutating func grant(_ attempt: Attempt) -> Attempt? {
         if let granted, granted > attempt, breakage != .grantsTwice { return granted }
         granted = attempt
         if breakage == .acceptedUnreported { accepted = nil }
@@ -27,7 +27,7 @@ package struct Acceptor: Equatable, Sendable {
     }
 
     /// Phase 2. Nil: accepted; else the attempt that outbids this one.
-    package mutating func propose(_ attempt: Attempt, _ view: View) -> Attempt? {
+    package mutating func accept(_ attempt: Attempt, _ view: View) -> Attempt? {
         if let granted, granted > attempt, breakage != .grantsTwice { return granted }
         granted = attempt
         accepted = Accepted(attempt: attempt, view: view)

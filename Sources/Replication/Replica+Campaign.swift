@@ -345,7 +345,7 @@ extension Replica {
     private mutating func promise(
         _ attempt: Attempt, number: ViewNumber, into outbox: inout Outbox
     ) -> Attempt? {
-        if let outbid = acceptor.seek(attempt) { return outbid }
+        if let outbid = acceptor.grant(attempt) { return outbid }
         outbox.records.append(.promised(number: number, attempt))
         return nil
     }
@@ -354,7 +354,7 @@ extension Replica {
     private mutating func accept(
         _ attempt: Attempt, _ proposal: View, into outbox: inout Outbox
     ) -> Attempt? {
-        if let outbid = acceptor.propose(attempt, proposal) { return outbid }
+        if let outbid = acceptor.accept(attempt, proposal) { return outbid }
         if breakage != .acceptedUnrecorded {
             outbox.records.append(.accepted(Accepted(attempt: attempt, view: proposal)))
         }

@@ -78,7 +78,7 @@ extension Replica {
         into outbox: inout Outbox
     ) {
         guard isFollowing(number, from) else { return }
-        noteCommit(commit, into: &outbox)
+        learnCommit(commit, into: &outbox)
         guard missing == nil else { return }
         if entry.last > matched {
             guard entry.first == matched.next else {
@@ -98,7 +98,7 @@ extension Replica {
                 return
             }
             matched = entry.last
-            noteCommit(commit, into: &outbox)
+            learnCommit(commit, into: &outbox)
         }
         acknowledge(into: &outbox)
     }
@@ -167,10 +167,10 @@ extension Replica {
     ) {
         guard isFollowing(number, from) else { return }
         if isSameLog(commit, hash) == false {
-            noteDifference(with: from, at: commit, into: &outbox)
+            onDifference(with: from, at: commit, into: &outbox)
             return
         }
-        noteCommit(commit, into: &outbox)
+        learnCommit(commit, into: &outbox)
         // Entries go out before it is said that they are committed.
         if status == .learning, commit > matched {
             failJoin("a part of the log is missing", into: &outbox)
@@ -179,8 +179,8 @@ extension Replica {
 
     /// Learns that everything through `commit` is on every member: so it is in this log too, and
     /// it is the primary's.
-    private mutating func noteCommit(_ commit: OpNumber, into outbox: inout Outbox) {
-        if status == .normal { noteCommitted(end(at: commit), into: &outbox) }
+    private mutating func learnCommit(_ commit: OpNumber, into outbox: inout Outbox) {
+        if status == .normal { checkForLostEnd(committed: end(at: commit), into: &outbox) }
         if status == .normal, commit <= op { matched = max(matched, commit) }
         commitMax = max(commitMax, min(commit, matched))
         executeCommitted(through: commitMax, into: &outbox)
@@ -239,11 +239,11 @@ extension Replica {
             // without this one it is to see whether what is left is a part of it.
             let rest = Message.attach(view: view.number, op: op, hash: lastHash)
             outbox.sendAfterSync.append(Envelope(to: from, rest))
-            noteHad(LogEnd(view: ViewNumber(0), op: matched), into: &outbox)
+            checkForLostEnd(had: LogEnd(view: ViewNumber(0), op: matched), into: &outbox)
             return
         }
         if isSameLog(matched, hash) == false {
-            noteDifference(with: from, at: matched, into: &outbox)
+            onDifference(with: from, at: matched, into: &outbox)
             return
         }
         // Everything committed is on all members, also where the backup does not know it yet.

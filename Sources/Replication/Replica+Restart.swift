@@ -70,16 +70,16 @@ extension Replica {
     /// It must not lead, or what it lacks would be gone, and must not be counted on. So it leaves, and
     /// helps to choose the next view, without it; then it joins as anybody does, and fetches what it
     /// lacks. (Votes in choosing a view are not noticed to be lost, only ops.)
-    mutating func noteCommitted(_ committed: LogEnd, into outbox: inout Outbox) {
+    mutating func checkForLostEnd(committed: LogEnd, into outbox: inout Outbox) {
         guard isMember else { return }
         heardCommitted = heardCommitted.orLater(committed)
-        noteHad(committed, into: &outbox)
+        checkForLostEnd(had: committed, into: &outbox)
     }
 
     /// Hears that this replica's log once had this entry, which need not be committed. View 0: any.
-    mutating func noteHad(_ last: LogEnd, into outbox: inout Outbox) {
+    mutating func checkForLostEnd(had last: LogEnd, into outbox: inout Outbox) {
         guard isMember, last.op > op || hasOther(than: last) else { return }
-        noteShort(of: last, into: &outbox)
+        becomeShort(of: last, into: &outbox)
     }
 
     /// Whether this log has another entry where that one should be, and has not executed it.
@@ -89,9 +89,9 @@ extension Replica {
     }
 
     /// Finds that another member's log is another than this one's at `op`.
-    mutating func noteDifference(with other: Instance, at op: OpNumber, into outbox: inout Outbox) {
+    mutating func onDifference(with other: Instance, at op: OpNumber, into outbox: inout Outbox) {
         if isLeftover(at: op) {
-            noteShort(of: LogEnd(view: ViewNumber(0), op: op), into: &outbox)
+            becomeShort(of: LogEnd(view: ViewNumber(0), op: op), into: &outbox)
         } else {
             noteFork(with: other, at: op, into: &outbox)
         }
@@ -104,7 +104,7 @@ extension Replica {
         return end(at: op).view < view.number
     }
 
-    mutating func noteShort(of last: LogEnd, into outbox: inout Outbox) {
+    mutating func becomeShort(of last: LogEnd, into outbox: inout Outbox) {
         guard isMember, missing.map({ last.op > $0.op }) ?? true, breakage != .lostEndUnnoticed
         else {
             return
@@ -130,8 +130,8 @@ extension Replica {
         guard let view else { return }
         let had = missing
         missing = nil
-        noteCommitted(view.base, into: &outbox)
-        if let had { noteShort(of: had, into: &outbox) }
+        checkForLostEnd(committed: view.base, into: &outbox)
+        if let had { becomeShort(of: had, into: &outbox) }
     }
 
     /// Tells the other members to go on without this one, which has lost what it had.
@@ -147,7 +147,7 @@ extension Replica {
     /// has met this process, and cannot take the end of the one before for its end; over a client it may.
     ///
     /// If the view names another process of that member, it also shows which of the two is the older.
-    mutating func noteVoucher(_ message: Message, from: Instance, into outbox: inout Outbox) {
+    mutating func onVoucher(_ message: Message, from: Instance, into outbox: inout Outbox) {
         guard isProofVoid || !lives.doubted.isEmpty, isMember, let view, view.contains(from) else {
             return
         }

@@ -1,6 +1,6 @@
 package import Wire
 
-/// How patient a replica is; all in ticks.
+/// How patient a replica is; all in ticks, which are 10 ms in the server.
 package struct Timing: Equatable, Sendable {
     /// Without a heartbeat for longer than this a member counts as failed.
     package var suspectTicks: Int
@@ -99,7 +99,7 @@ package struct Replica: Equatable, Sendable {
     var kept: Kept
     /// Of the log through `commitMin`.
     package internal(set) var commitHash = LogHash.beginning
-    /// Of the last entry of that.
+    /// Of the entry that ends with `commitMin`.
     package internal(set) var commitView = ViewNumber(0)
     /// Backup, learner: through this op the log is known to be the primary's. ≤ op.
     var matched = OpNumber(0)
@@ -308,7 +308,7 @@ package struct Replica: Equatable, Sendable {
         case .message(let message, let from):
             let isProof = noteNewest(message, from: from)
             onMessage(message, from: from, into: &outbox)
-            noteVoucher(message, from: from, into: &outbox)
+            onVoucher(message, from: from, into: &outbox)
             if isProof { mend(into: &outbox) }
         case .relayed(let message, let from): onMessage(message, from: from, into: &outbox)
         case .tick: onTick(into: &outbox)
@@ -374,7 +374,7 @@ package struct Replica: Equatable, Sendable {
         case .stop: outbox.effects.append(.stop)
         case .beat(let number, let committed):
             if number == view?.number, view?.electorate.contains(from) == true {
-                noteCommitted(committed, into: &outbox)
+                checkForLostEnd(committed: committed, into: &outbox)
             }
         case .relay: break
         }
@@ -386,9 +386,9 @@ package struct Replica: Equatable, Sendable {
         case .grant(let number, let attempt, let committed, let end, let accepted):
             if let accepted, accepted.view.number != number { return }
             if number == view?.number.next {
-                noteCommitted(committed, into: &outbox)
+                checkForLostEnd(committed: committed, into: &outbox)
                 // What a backup has of this view's log is this primary's, or was.
-                if isPrimary, end.view == view?.number { noteHad(end, into: &outbox) }
+                if isPrimary, end.view == view?.number { checkForLostEnd(had: end, into: &outbox) }
             }
             onGrant(number, attempt, end, accepted, from: from, into: &outbox)
         case .outbid(let number, let attempt): onOutbid(number, attempt)

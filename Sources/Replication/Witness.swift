@@ -119,7 +119,7 @@ package struct Witness: Equatable, Sendable {
             guard isAsked(number, by: from, into: &outbox), let view else { return }
             let isPrimary = from == view.primary.instance
             guard isPrimary || isViewOver || !isHearingPrimary else { return }
-            if let outbid = acceptor.seek(attempt) {
+            if let outbid = acceptor.grant(attempt) {
                 outbox.send.append(Envelope(to: from, .outbid(number: number, attempt: outbid)))
             } else {
                 let answer = Message.grant(
@@ -129,7 +129,7 @@ package struct Witness: Equatable, Sendable {
             }
         case .propose(let attempt, let proposal):
             guard isAsked(proposal.number, by: from, into: &outbox) else { return }
-            if let outbid = acceptor.propose(attempt, proposal) {
+            if let outbid = acceptor.accept(attempt, proposal) {
                 let answer = Message.outbid(number: proposal.number, attempt: outbid)
                 outbox.send.append(Envelope(to: from, answer))
             } else {

@@ -28,8 +28,8 @@ package enum StoreError: Error, Equatable, Sendable, CustomStringConvertible {
 /// then records are appended and made durable by `sync`, once for each turn of the caller's loop.
 ///
 /// After a write or sync has failed nothing more is done: what the kernel could not write it may
-/// have dropped, so a later sync that succeeds would prove nothing. Every further call throws the
-/// same error. What is on the disk is what the next start finds.
+/// have dropped, so a later sync that succeeds would prove nothing. Every further call that would write
+/// or sync throws the same error. What is on the disk is what the next start finds.
 package struct Store: ~Copyable {
     package enum Durability: String, Sendable {
         /// `sync` returns when everything appended is on the disk.

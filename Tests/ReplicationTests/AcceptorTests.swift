@@ -14,24 +14,24 @@ import Wire
 
     @Test func nothingLowerThanWhatWasGranted() {
         var acceptor = Acceptor()
-        #expect(acceptor.seek(Self.high) == nil)
-        #expect(acceptor.seek(Self.low) == Self.high)
-        #expect(acceptor.propose(Self.low, Self.view) == Self.high)
+        #expect(acceptor.grant(Self.high) == nil)
+        #expect(acceptor.grant(Self.low) == Self.high)
+        #expect(acceptor.accept(Self.low, Self.view) == Self.high)
         #expect(acceptor.accepted == nil)
-        #expect(acceptor.seek(Self.high) == nil)
+        #expect(acceptor.grant(Self.high) == nil)
     }
 
     @Test func acceptingAlsoGrants() {
         var acceptor = Acceptor()
-        #expect(acceptor.propose(Self.high, Self.view) == nil)
-        #expect(acceptor.seek(Self.low) == Self.high)
+        #expect(acceptor.accept(Self.high, Self.view) == nil)
+        #expect(acceptor.grant(Self.low) == Self.high)
         #expect(acceptor.accepted == Accepted(attempt: Self.high, view: Self.view))
     }
 
     @Test func whatWasAcceptedGoesWithALaterGrant() {
         var acceptor = Acceptor()
-        #expect(acceptor.propose(Self.low, Self.view) == nil)
-        #expect(acceptor.seek(Self.high) == nil)
+        #expect(acceptor.accept(Self.low, Self.view) == nil)
+        #expect(acceptor.grant(Self.high) == nil)
         #expect(acceptor.accepted?.attempt == Self.low)
     }
 }
