@@ -79,6 +79,9 @@ struct DiskBench {
         let syncMicroseconds: Double
     }
 
+    /// Of `entry` in the journal, its header included.
+    private static let recordBytes = 51
+
     /// As the journal of a pair that is voted on: one ballot of 6 bytes.
     private static func entry(_ op: UInt64) -> Record {
         var batch = Batch()
@@ -102,7 +105,7 @@ struct DiskBench {
             while bytes < bytesPerTurn {
                 op += 1
                 try store.append([Self.entry(op)])
-                bytes += 44
+                bytes += Self.recordBytes
             }
             try store.sync()
         }
