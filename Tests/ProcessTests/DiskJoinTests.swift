@@ -71,6 +71,9 @@ extension ProcessSuite {
             let backup = try #require(cluster.processes["backup"])
             backup.terminate()
             #expect(try cluster.waitForExit("backup") == 0)
+            // It has taken its leave, and not only run out of time.
+            let words = cluster.said("backup", "err")
+            #expect(!words.contains("without having been let go"), "\(words)")
             try cluster.backup(flags + ["b"])
             try cluster.waitForPair()
             // It knows that the primary is in their view, without which nothing follows from that one's end.
