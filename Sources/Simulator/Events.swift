@@ -31,6 +31,7 @@ enum Event {
     /// The replica whose disk is in this slot.
     case restart(slot: Int)
     case mend(Int)
+    /// Put in for the same moment: what else comes at that comes behind what has been kept back.
     case resume(Process)
     case keep
     case heal

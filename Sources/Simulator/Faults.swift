@@ -22,7 +22,7 @@ extension Simulation {
             network.hold(from, to, -1)
             flushHeld()
         case .unbar(let a, let b): network.bar(a, b, -1)
-        case .resume(let process): resume(process)
+        case .resume(let process): queue.push(.resume(process), at: now)
         case .makeRoom(let slot): makeRoom(slot)
         }
     }
@@ -338,10 +338,10 @@ extension Simulation {
         flushHeld()
         mendDisks()
         for process in replicas where process.isUp && process.isPaused {
-            resume(.replica(process.number))
+            queue.push(.resume(.replica(process.number)), at: now)
         }
         for client in clients where client.isUp && client.isPaused {
-            resume(.client(client.number))
+            queue.push(.resume(.client(client.number)), at: now)
         }
     }
 }

@@ -101,6 +101,8 @@ extension Simulation {
                     end.cuts.append((reader.lastOffset, min(before, end.op)))
                 }
             }
+            // A checkpoint is younger than the records through its op.
+            end.cuts.removeAll { $0.op < OpNumber(checkpoint) }
             return reader.stop == .end ? end : nil
         } catch {
             return nil

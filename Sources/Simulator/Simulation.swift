@@ -344,7 +344,7 @@ package final class Simulation {
         queue.push(.clientTick(client.number), at: time)
     }
 
-    func resume(_ process: Process) {
+    private func resume(_ process: Process) {
         var backlog: [Event] = []
         switch process {
         case .replica(let number):
