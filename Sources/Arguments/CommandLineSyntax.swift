@@ -6,6 +6,8 @@ package struct Flag: Sendable {
     package var short: String?
     /// What its value is called in the usage, e.g. `HOST:PORT`; nil for a switch.
     package var value: String?
+    /// Its value if none follows; nil: one must.
+    package var bare: String?
     /// What holds when it is not given, for people; nil where nothing does.
     package var defaultText: String?
     package var help: String
@@ -13,13 +15,14 @@ package struct Flag: Sendable {
     package var isHidden: Bool
 
     package init(
-        _ name: String, short: String? = nil, value: String? = nil,
+        _ name: String, short: String? = nil, value: String? = nil, bare: String? = nil,
         default defaultText: String? = nil,
         hidden isHidden: Bool = false, _ help: String
     ) {
         self.name = name
         self.short = short
         self.value = value
+        self.bare = bare
         self.defaultText = defaultText
         self.isHidden = isHidden
         self.help = help
@@ -107,6 +110,8 @@ package struct CommandLineSyntax: Sendable {
             } else if index < arguments.count, !arguments[index].hasPrefix("--") {
                 values[flag.name] = arguments[index]
                 index += 1
+            } else if let bare = flag.bare {
+                values[flag.name] = bare
             } else {
                 // A flag in its place was not meant as one, mostly.
                 let isFlag = index < arguments.count
@@ -126,7 +131,7 @@ package struct CommandLineSyntax: Sendable {
         let shown = flags.filter { !$0.isHidden }
         let heads = shown.map { flag in
             "  " + (flag.short.map { "\($0), " } ?? "") + flag.name
-                + (flag.value.map { " \($0)" } ?? "")
+                + (flag.value.map { flag.bare == nil ? " \($0)" : " [\($0)]" } ?? "")
         }
         let width = (heads.map(\.count).max() ?? 0) + 2
         for (head, flag) in zip(heads, shown) {
@@ -146,11 +151,12 @@ package struct CommandLineSyntax: Sendable {
         return UsageError("unknown flag \(name)\(hint) (\(program) --help lists all)")
     }
 
-    /// The candidate with the fewest changed letters, if it is near at all.
+    /// The candidate with the fewest changed letters, in whatever case, if it is near at all.
     package static func nearest(to word: String, among candidates: [String]) -> String? {
         var best: (candidate: String, distance: Int)?
         for candidate in candidates {
-            let distance = editDistance(Array(word.utf8), Array(candidate.utf8))
+            let distance = editDistance(
+                Array(word.lowercased().utf8), Array(candidate.lowercased().utf8))
             if best.map({ distance < $0.distance }) ?? true { best = (candidate, distance) }
         }
         guard let best, best.distance <= max(2, word.utf8.count / 2) else { return nil }

@@ -42,6 +42,8 @@ final class Connection {
     var isPaused = false
     /// It has stopped until all that is owed has gone out.
     var awaitsAll = false
+    /// It has stopped until what was asked has been looked up: what comes next may change that.
+    var awaitsReads = false
 
     var version = ProtocolVersion.resp2
     var name = ""
@@ -49,6 +51,8 @@ final class Connection {
     var pending = 0
     /// Of those that are known already.
     var pendingBytes = 0
+    /// How many of them are looked up only when they go out.
+    private(set) var pendingReads = 0
     /// As whom this connection has asked to join, until it leaves.
     var voterName: [UInt8]?
     /// Set once it has joined.
@@ -110,6 +114,7 @@ final class Connection {
     }
     var isOwedLess: Bool {
         if awaitsAll { return pending == 0 }
+        if awaitsReads, pendingReads > 0 { return false }
         let countMax = mustBeRead ? Self.witnessPendingMax : Self.pendingMax
         return pending < countMax / 2 && (mustBeRead || pendingBytes < Self.outputBytesMax / 2)
     }
@@ -161,12 +166,20 @@ final class Connection {
 
     func owe(_ kind: Waiter.Kind) {
         pending += 1
-        if case .bytes(let bytes) = kind { pendingBytes += bytes.count }
+        switch kind {
+        case .bytes(let bytes): pendingBytes += bytes.count
+        case .read: pendingReads += 1
+        case .request, .join, .rejoin, .reply, .joined: break
+        }
     }
 
     func settle(_ kind: Waiter.Kind) {
         pending -= 1
-        if case .bytes(let bytes) = kind { pendingBytes -= bytes.count }
+        switch kind {
+        case .bytes(let bytes): pendingBytes -= bytes.count
+        case .read: pendingReads -= 1
+        case .request, .join, .rejoin, .reply, .joined: break
+        }
     }
 
     func markClosed() { isOpen = false }

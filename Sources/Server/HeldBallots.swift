@@ -20,7 +20,12 @@ struct HeldBallots {
     static let countMax = 1_000_000
     private static let refusalsPerLook = 65_536
 
-    var count: Int { ballots.count }
+    /// How many are not in the log yet.
+    ///
+    /// Complexity: O(n) in those that have been kept, which are forgotten now and then.
+    func unsettledCount(_ polls: Polls) -> Int {
+        ballots.count { !polls.isSettled($0.vote, $0.voter) }
+    }
 
     /// False when there is no room.
     mutating func keep(_ ballot: HeldBallot, _ polls: Polls) -> Bool {

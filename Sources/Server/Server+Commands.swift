@@ -43,6 +43,17 @@ struct CommandArguments: ~Escapable {
         return value
     }
 
+    /// Who makes a call: a number of at most 19 digits is itself, another word of up to 64 bytes a hash
+    /// of it, above those. Two words meet there by a chance of one in 8e18.
+    func caller(_ index: Int) -> UInt64? {
+        if let number = number(index) { return number }
+        let range = ranges[index]
+        guard (1...64).contains(range.count) else { return nil }
+        return Self.numbersEnd + Checksum.of(bytes, in: range, seed: 0) % (0 &- Self.numbersEnd)
+    }
+
+    private static var numbersEnd: UInt64 { 10_000_000_000_000_000_000 }
+
     /// Whether an argument is `word` (given in lower case), in whatever case.
     @inline(__always)
     func equals(_ index: Int, _ word: StaticString) -> Bool {
@@ -92,6 +103,17 @@ extension Server {
         case "LINK": linkCommand(arguments, connection)
         case "COPY": copyCommand(arguments, connection)
         default: stockCommand(verb, arguments, connection)
+        }
+    }
+
+    /// Whether the command that the parser has found changes what others ask for.
+    func changesState(_ bytes: Span<UInt8>) -> Bool {
+        let arguments = CommandArguments(bytes: bytes, ranges: parser.ranges)
+        switch arguments.word(0) {
+        case "VOTE.OPEN", "VOTE.CAST", "VOTE.CLOSE", "VOTE.JOIN", "VOTE.LEAVE", "ROOM.RESERVE",
+            "ROOM.DELETE", "CALL":
+            return true
+        default: return false
         }
     }
 
@@ -149,6 +171,9 @@ extension Server {
         guard let view = shownView, replica.isMember || replica.status == .learning,
             view.primary.instance != me.instance
         else { return "TRYAGAIN no primary is known here yet" }
+        if isStalled, replica.hasFailed(view.primary.instance) {
+            return "TRYAGAIN the primary at \(view.primary.address) does not answer"
+        }
         return "REDIRECT \(view.primary.address)"
     }
 
@@ -164,10 +189,13 @@ extension Server {
     // MARK: CALL
 
     private func callCommand(_ arguments: borrowing CommandArguments, _ connection: Connection) {
-        guard arguments.count >= 4, let client = arguments.number(1),
+        guard arguments.count >= 4, let client = arguments.caller(1),
             let sequence = arguments.number(2), sequence > 0
         else {
-            replyArity(connection, "CALL client sequence VERB [argument ...]")
+            replyArity(
+                connection,
+                "CALL client sequence VERB [argument ...] (client: 1 to 64 bytes, sequence: 1, 2, 3)"
+            )
             return
         }
         guard requirePrimary(connection) else { return }

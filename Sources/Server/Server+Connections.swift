@@ -129,7 +129,7 @@ extension Server {
                 Clock.monotonicNanoseconds() - begun > Self.turnNanosecondsMax
             {
                 pause(connection)
-                isCutShort = true
+                areCommandsDue = true
                 return start
             }
             if batch.isFull, replica.acceptsRequests { proposeTurn() }
@@ -145,10 +145,14 @@ extension Server {
             case .blank: start = parser.next
             case .command:
                 let next = parser.next
-                if connection.pending > 0, !connection.mustBeRead, changesForm(bytes, connection) {
-                    connection.awaitsAll = true
-                    pause(connection)
-                    return start
+                if connection.pending > 0, !connection.mustBeRead {
+                    connection.awaitsAll = changesForm(bytes, connection)
+                    // A read shows the state as it is when it may be answered: it would show this, too.
+                    connection.awaitsReads = connection.pendingReads > 0 && changesState(bytes)
+                    if connection.awaitsAll || connection.awaitsReads {
+                        pause(connection)
+                        return start
+                    }
                 }
                 if connection.gate != nil || connection.readAfter > now {
                     guard passesGate(bytes, connection) else {
@@ -203,7 +207,7 @@ extension Server {
     }
 
     func resumePaused() {
-        isCutShort = false
+        areCommandsDue = false
         guard !paused.isEmpty, !areRequestsFull || isStalled else { return }
         let list = paused
         paused = []
@@ -211,7 +215,7 @@ extension Server {
         for connection in list where connection.isOpen {
             // All of them together get no more time than one.
             if Clock.monotonicNanoseconds() - begun > Self.turnNanosecondsMax {
-                isCutShort = true
+                areCommandsDue = true
                 paused.append(connection)
                 continue
             }
@@ -221,7 +225,8 @@ extension Server {
                 paused.append(connection)
                 continue
             }
-            (connection.isPaused, connection.awaitsAll) = (false, false)
+            connection.isPaused = false
+            (connection.awaitsAll, connection.awaitsReads) = (false, false)
             poller.modify(connection.fd.raw, read: true, write: connection.wantsWrite)
             parseInput(connection)
         }

@@ -139,6 +139,7 @@ extension Server {
             }
             if case .read(.lease) = waiter.kind {} else { noteReply(connection) }
             markDirty(connection)
+            if connection.isPaused, connection.isOwedLess { areCommandsDue = true }
             // Not only at the turn's end: many large answers at once would hold the loop up.
             if connection.isOutputFull, !drain(connection, before: before) {
                 dropUnread(connection)
@@ -181,7 +182,7 @@ extension Server {
         case .joinFailed(let reason, let isPlaceTaken):
             onJoinFailed(reason, isPlaceTaken: isPlaceTaken)
         case .stalled(let reason):
-            stalledIn = replica.view?.number
+            stall = replica.view.map { ($0.number, reason) }
             log.warnOnce("waiting: \(reason)")
         case .leaderFailed(let leader): sayLeaderFailed(leader)
         case .electionBegan(let initiator): sayElection(initiatedBy: initiator)
@@ -193,7 +194,7 @@ extension Server {
 
     /// Whether it waits for electors, or for people, and cannot go on meanwhile.
     var isStalled: Bool {
-        guard replica.isMember, let view = replica.view, stalledIn == view.number,
+        guard replica.isMember, let view = replica.view, stall?.view == view.number,
             !replica.acceptsRequests
         else { return false }
         return isPrimary || replica.status == .choosing || replica.fork != nil

@@ -25,7 +25,7 @@ extension Server {
             guard let member else { continue }
             lines.append(("\(role)_id", "\(member.id.id)"))
             lines.append(("\(role)_address", "\(member.address)"))
-            lines.append(("\(role)_pid", "\(member.pid)"))
+            lines.append(("\(role)_pid", "\(processNumber(of: member))"))
         }
         let whole = settings.election == .bully ? "group" : "pair"
         let state = view == nil ? "none" : view?.backups.isEmpty == true ? "solo" : whole
@@ -43,7 +43,7 @@ extension Server {
         lines.append(("votes_open", polls.openVotes.map(String.init).joined(separator: ",")))
         lines.append(("votes_closed", "\(polls.closedCount)"))
         lines.append(("voters", "\(polls.joinedCount)"))
-        lines.append(("held", "\(held.count)"))
+        lines.append(("held", "\(held.unsettledCount(polls))"))
         // It costs a snapshot, which a large service should not pay for each look.
         if settings.hasTestHooks {
             lines.append(("digest", String(executor.digest, radix: 16)))
@@ -58,8 +58,26 @@ extension Server {
         lines.append(("misses", "\(settings.misses)"))
         lines.append(("restart", replacement.statusWord))
         lines += loopLines + diskLines
-        lines.append(("note", joining.note(replica)))
+        lines.append(("note", note))
         return lines.map { "\($0.0):\($0.1)\r\n" }.joined()
+    }
+
+    /// Of the process that is this member now: what the view names may have ended, and another have gone
+    /// on from its disk.
+    private func processNumber(of member: Member) -> UInt64 {
+        if member.instance == me.instance { return me.pid }
+        guard links[member.instance] != nil, let known = knownReplicas[member.instance] else {
+            return member.pid
+        }
+        return known.member.pid
+    }
+
+    private var note: String {
+        // Of what people must do these are the short words; its messages say more.
+        guard isStalled, replica.fork == nil, replica.missing == nil, let stall else {
+            return joining.note(replica)
+        }
+        return stall.reason
     }
 
     private var diskLines: [(String, String)] {

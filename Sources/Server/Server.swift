@@ -38,8 +38,8 @@ package final class Server {
     var connectionNumber: UInt64 = 0
     var dirty: [Connection] = []
     var paused: [Connection] = []
-    /// Some are paused only because their time in the turn was over.
-    var isCutShort = false
+    /// Some were paused only for the rest of the turn, or for a reply that has gone out since.
+    var areCommandsDue = false
     /// Replies are due that the last turn had no time for.
     var isReleaseCutShort = false
     /// Closed at the end of the turn, so that no descriptor number is reused within one.
@@ -115,8 +115,8 @@ package final class Server {
     var isCutSilent = false
     var stopping: Stopping?
     var switchover: Switchover?
-    /// The view in which the choice of the next was seen to lack electors.
-    var stalledIn: ViewNumber?
+    /// What the core waits for, as it has said, and in which view.
+    var stall: (view: ViewNumber, reason: String)?
     var exitCode: ExitCode?
 
     var now: UInt64 = 0
@@ -295,7 +295,7 @@ package final class Server {
     /// Whether the end of the last turn has left something to do for the next, which then does
     /// not wait for news.
     private var isMoreDue: Bool {
-        if driver.isDirty || areWitnessesChanged || isCutShort || isReleaseCutShort
+        if driver.isDirty || areWitnessesChanged || areCommandsDue || isReleaseCutShort
             || durable?.mayGoOn == true
         {
             return true

@@ -8,6 +8,9 @@ struct BenchCommand {
     /// Those of `--servers`, or the usual two.
     let servers: [Address]
 
+    /// Where the journals are without another word: on a disk, which /tmp often is not.
+    static let ownFolder = "/var/tmp/pollsrv-bench-\(Processes.pid)"
+
     private var isJSON: Bool { arguments.isSet("--json") }
 
     func run() throws {
@@ -59,6 +62,7 @@ struct BenchCommand {
         let sync = try arguments.choice("--sync", default: "always", of: ["always", "never"])
         let folder = arguments.string("--data") ?? ""
         guard !folder.isEmpty else { throw UsageError("--data: give a folder") }
+        defer { if folder == Self.ownFolder { try? Files.removeFolder(folder) } }
         if arguments.isSet("--checkpoint") {
             let voters = try arguments.number(
                 "--checkpoint", default: 1_000_000, in: 10_000...1_000_000)

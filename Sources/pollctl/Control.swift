@@ -41,8 +41,9 @@ enum Control {
                 "--relay",
                 "bench: the direct link, then cut, over clients that relay; a pair of its own"),
             Flag(
-                "--data", value: "DIR",
-                "bench: a pair with journals in DIR, and one in memory, in turns (3 runs each)"),
+                "--data", value: "DIR", bare: BenchCommand.ownFolder,
+                "bench: a pair with journals in DIR (in /var/tmp without one), and one in memory, in"
+                    + " turns (3 runs each)"),
             Flag(
                 "--sync", value: "always|never", default: "always",
                 "bench --data: as of pollsrv"),

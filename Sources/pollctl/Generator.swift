@@ -138,7 +138,7 @@ final class Generator {
             try turn()
             let elapsed = watch.seconds
             let isOver = elapsed >= secondsMax || load.votes > 0 && opened >= load.votes
-            if results >= Int(opened), isOver { break }
+            if results >= Int(opened), isOver, !isAnyInFlight { break }
             let missing = votesOpen - (Int(opened) - results)
             if !isOver, missing > 0 { open(count: missing) }
             if results > last { (last, sinceLast) = (results, Stopwatch()) }
@@ -151,6 +151,9 @@ final class Generator {
         }
         seconds = watch.seconds
     }
+
+    /// A vote's result may come before the OK to its last ballots, on another voter's connection.
+    private var isAnyInFlight: Bool { toPrimary.contains { $0.inFlight > 0 } }
 
     private var votesOpen: Int { load.opensAhead ? 2 * load.pipeline : load.pipeline }
 

@@ -222,14 +222,12 @@ struct ReplicaCommands {
 
     /// Everybody who is said to be in the service, each once.
     private static func seats(_ overview: Overview) -> [Seat] {
+        // What a server says of itself counts first: others may know its place by a process before it.
+        let named = overview.reports.flatMap { [$0.primary, $0.backup].compactMap { $0 } }
         var seats: [Seat] = []
-        for report in overview.reports {
-            let named = [report.own, report.primary, report.backup].compactMap { $0 }
-            // Two machines may give two servers the same process number.
-            for seat in named
-            where !seats.contains(where: { $0.pid == seat.pid && $0.address == seat.address }) {
-                seats.append(seat)
-            }
+        for seat in overview.reports.map(\.own) + named
+        where !seats.contains(where: { $0.address == seat.address }) {
+            seats.append(seat)
         }
         return seats
     }

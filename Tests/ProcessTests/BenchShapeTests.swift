@@ -107,8 +107,7 @@ extension ProcessSuite {
             #expect(figures.pipeline == pipeline)
             #expect(figures.single == isSingle)
             #expect(figures.votes > 0)
-            // The last OKs may come behind the last result.
-            #expect(figures.ballots > 0 && figures.ballots <= figures.votes * voters)
+            #expect(figures.ballots == figures.votes * voters)
             #expect(figures.seconds > 0)
             #expect(figures.ballotsPerS > 0)
             // Each of the two is rounded.
@@ -153,6 +152,15 @@ extension ProcessSuite {
                     atPath: folder.appending(path: "data").path)
                 #expect(left == [])
             }
+            try checkJournals(text)
+        }
+
+        /// Then they are in a folder of its own.
+        @Test func withJournalsSomewhere() throws {
+            try checkJournals(bench(["--data", "--secs", "1", "--voters", "10", "--votes", "20"]))
+        }
+
+        private func checkJournals(_ text: String) throws {
             let load: Figures = try decoded(text)
             check(load, voters: 10)
             #expect(load.votes == 20)

@@ -288,6 +288,26 @@ extension ProcessSuite {
             }
         }
 
+        /// As by Redis, also of its own changes: it need not look at what it sends.
+        @Test(arguments: ["", "CALL 7 1 "]) func aStockClientIsToldOfItsOwnChange(call: String)
+            throws
+        {
+            try withPrimary { connect, _ in
+                let (client, other) = (try connect(), try connect())
+                #expect(try client.ask("CLIENT TRACKING ON") == .text("OK"))
+                #expect(try client.ask("ROOM.CHECK SA318") == .text("No room reservation found"))
+                try send(client, call + "ROOM.RESERVE SA318 8:30-9:30 Monday", "PING")
+                var heard: [RawClient.Reply] = []
+                while heard.last != .text("PONG") { heard.append(try client.receive()) }
+                #expect(
+                    heard.contains(confirmed) && heard.contains(invalidate("SA318")), "\(heard)")
+                #expect(heard.count == 3, "\(heard)")
+                _ = try client.ask("ROOM.CHECK SA318")
+                #expect(try other.ask("ROOM.RESERVE SA318 9:30-10:30 Monday") == confirmed)
+                #expect(try client.receive() == invalidate("SA318"))
+            }
+        }
+
         /// The connection that was answered waits, and nobody else.
         @Test func aReplyDelayHoldsUpOneConnection() throws {
             try withPrimary(["--reply-delay", "600ms-700ms"]) { connect, _ in

@@ -96,6 +96,20 @@ extension ProcessSuite {
                 #expect(try primary.ask("CALL 77 3 VOTE.OPEN x") == .error("SEQUENCE expected 2"))
                 #expect(try primary.ask("CALL 77 2 VOTE.OPEN y ROLL open") == .number(2))
                 #expect(try primary.ask("CALL 77 3 NONSENSE").code == "ERR")
+                let words = [
+                    "ann", "bob", "98765432109876543210", "0c2d8a4e-6b1f-4c07-9c55-3f1e2d4b5a69",
+                    String(repeating: "x", count: 64),
+                ]
+                for (index, name) in words.enumerated() {
+                    #expect(try primary.ask("CALL \(name) 2 VOTE.OPEN z").code == "NOSESSION")
+                    for _ in 0..<2 {
+                        #expect(
+                            try primary.ask("CALL \(name) 1 VOTE.OPEN z ROLL open")
+                                == .number(3 + index))
+                    }
+                }
+                let long = String(repeating: "x", count: 65)
+                #expect(try primary.ask("CALL \(long) 1 VOTE.OPEN z").code == "ERR")
             }
         }
 
@@ -238,6 +252,9 @@ extension ProcessSuite {
             }
             try ends("pollctl", ["statsu"], 64, "status")
             try ends("pollctl", ["promote"], 64, "--force")
+            try ends(
+                "pollctl", ["bench", "--data", "--servers", "127.0.0.1:1"], 64,
+                "--data starts pairs of its own")
             try ends(
                 "pollctl", ["--servers", "127.0.0.1:1", "--timeout", "200ms", "status"], 69,
                 "127.0.0.1:1")

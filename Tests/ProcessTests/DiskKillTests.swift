@@ -65,6 +65,26 @@ extension Disks {
             }
         }
 
+        /// Their views name the processes before them.
+        @Test func whoComesBackIsNamedByItsProcess() throws {
+            let pair = try DiskPair(clients: 0)
+            defer { pair.end() }
+            try pair.begin(ledger: false)
+            try pair.kill([0, 1])
+            for index in 0...1 { try pair.start(index, "primary") }
+            try pair.waitForPair()
+            let leader = try pair.leader()
+            let pids = [leader, 1 - leader].map { "\(pair.servers[$0]?.processIdentifier ?? 0)" }
+            for port in pair.cluster.ports {
+                _ = try pair.cluster.eventually("the other's process") {
+                    let info = try pair.cluster.info(port)
+                    return [info["primary_pid"], info["backup_pid"]] == pids ? true : nil
+                }
+            }
+            let stop = try pair.cluster.run("pollctl", ["stop", "--servers", pair.cluster.servers])
+            #expect(stop.status == 0 && stop.output.count { $0 == ":" } == 2, "\(stop)")
+        }
+
         /// One after the other, so that the survivor goes on alone in between, or waits for the
         /// other: whoever is started first alone must not go on without what the other has.
         @Test func oneAfterTheOther() throws {

@@ -91,6 +91,7 @@ extension ProcessSuite {
             ("--primary --listen 127.0.0.1:7001 --peer 127.0.0.1:7001", "--peer says where"),
             ("--listen 127.0.0.1:7003 --join 127.0.0.1:7003", "--join says where"),
             ("--backup --data --test-hooks", "--data needs a value"),
+            ("--PRIMARY", "did you mean --primary?"),
         ])
         func mistakesAreNamed(flags: String, words: String) throws {
             try with { cluster in

@@ -71,6 +71,45 @@ extension ProcessSuite {
             }
         }
 
+        /// What is asked is answered as it was then, though it is looked up later.
+        @Test(arguments: [true, false]) func aReadDoesNotShowWhatComesBehindIt(isPair: Bool) throws
+        {
+            let cluster = try Cluster()
+            defer { cluster.end() }
+            try cluster.primary(Cluster.quick + ["--no-restart"])
+            if isPair {
+                try cluster.backup()
+                try cluster.waitForPair()
+            }
+            _ = try cluster.eventually("a primary") { cluster.leader }
+            let client = try RawClient(cluster.ports[0], seconds: 20)
+            let ok = RawClient.Reply.text("OK")
+            let free = RawClient.Reply.text("No room reservation found")
+            let place = "SA318 8:30-9:30 Monday"
+            for vote in 1...20 {
+                func list(_ state: String, _ ballots: Int) -> RawClient.Reply {
+                    .list([.list([.number(vote), .text("q"), .text(state), .number(ballots)])])
+                }
+                let call = vote % 2 == 0 ? "" : "CALL closer-\(vote) 1 "
+                let exchange: [(command: String, reply: RawClient.Reply)] = [
+                    ("VOTE.OPEN q ROLL open", .number(vote)), ("VOTE.RESULT \(vote)", .null),
+                    ("VOTE.LIST FROM \(vote)", list("open", 0)),
+                    ("VOTE.CAST \(vote) ann yes", ok), ("VOTE.LIST FROM \(vote)", list("open", 1)),
+                    (call + "VOTE.CLOSE \(vote)", ok),
+                    ("VOTE.RESULT \(vote)", .list([.number(vote), .number(1), .number(0)])),
+                    ("VOTE.LIST FROM \(vote)", list("closed", 1)), ("ROOM.CHECK SA318", free),
+                    ("ROOM.RESERVE \(place)", .text("Reservation confirmed")),
+                    ("ROOM.DELETE \(place)", .text("Deletion confirmed")),
+                    ("ROOM.CHECK SA318", free),
+                ]
+                let lines = exchange.map { $0.command + "\r\n" }.joined()
+                try client.send(Array(lines.utf8))
+                for (command, reply) in exchange {
+                    #expect(try client.receive() == reply, "\(command)")
+                }
+            }
+        }
+
         @Test func joiningAndLeavingAtOnce() throws {
             try withPair { connect, _ in
                 let client = try connect()

@@ -105,6 +105,15 @@ import Testing
         #expect(write(7, by: 1, at: 1) == .go)
     }
 
+    /// It need not know what its own writes make void.
+    @Test func aWriterWithoutALeaseIsToldAfterwards() {
+        #expect(track(1))
+        #expect(!grant(1, 7, at: 0))
+        #expect(write(7, by: 1, at: 1) == .go)
+        #expect(changed(7) == [1])
+        #expect(changed(7) == [])
+    }
+
     /// Its word on the first invalidation must not count for the second.
     @Test func aWordThatIsOnItsWayCountsOnce() {
         cache(1, 7, at: 0)
