@@ -160,7 +160,8 @@ struct Overview {
         let advice =
             reports.isEmpty
             ? "is pollsrv running, and are the addresses right? (--servers A,B)"
-            : "a backup takes over by itself when it may; `pollctl promote --help` if it must not"
+            : "a backup takes over by itself when it may; if it waits for one that is gone for good: "
+                + "`pollctl promote`, which says what that risks"
         return ([head] + lines + [advice]).joined(separator: "\n")
     }
 
