@@ -107,7 +107,9 @@ package struct CommandLineSyntax: Sendable {
             }
             if let inline {
                 values[flag.name] = inline
-            } else if index < arguments.count, !arguments[index].hasPrefix("--") {
+            } else if index < arguments.count,
+                !arguments[index].hasPrefix(flag.bare == nil ? "--" : "-")
+            {
                 values[flag.name] = arguments[index]
                 index += 1
             } else if let bare = flag.bare {

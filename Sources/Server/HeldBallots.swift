@@ -18,13 +18,13 @@ struct HeldBallots {
     private var refusals = 0
 
     static let countMax = 1_000_000
+    private static let lookedForMax = 2_048
     private static let refusalsPerLook = 65_536
 
-    /// How many are not in the log yet.
-    ///
-    /// Complexity: O(n) in those that have been kept, which are forgotten now and then.
+    /// How many are not in the log yet. Of many, which it would take long to look for, all that are kept.
     func unsettledCount(_ polls: Polls) -> Int {
-        ballots.count { !polls.isSettled($0.vote, $0.voter) }
+        guard ballots.count <= Self.lookedForMax else { return ballots.count }
+        return ballots.count { !polls.isSettled($0.vote, $0.voter) }
     }
 
     /// False when there is no room.

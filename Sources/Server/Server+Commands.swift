@@ -171,9 +171,6 @@ extension Server {
         guard let view = shownView, replica.isMember || replica.status == .learning,
             view.primary.instance != me.instance
         else { return "TRYAGAIN no primary is known here yet" }
-        if isStalled, replica.hasFailed(view.primary.instance) {
-            return "TRYAGAIN the primary at \(view.primary.address) does not answer"
-        }
         return "REDIRECT \(view.primary.address)"
     }
 

@@ -9,7 +9,8 @@ struct BenchCommand {
     let servers: [Address]
 
     /// Where the journals are without another word: on a disk, which /tmp often is not.
-    static let ownFolder = "/var/tmp/pollsrv-bench-\(Processes.pid)"
+    static let ownFolder =
+        "\(Terminal.environment("TMPDIR") ?? "/var/tmp")/pollsrv-bench-data-\(Processes.pid)"
 
     private var isJSON: Bool { arguments.isSet("--json") }
 

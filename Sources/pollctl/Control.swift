@@ -42,7 +42,7 @@ enum Control {
                 "bench: the direct link, then cut, over clients that relay; a pair of its own"),
             Flag(
                 "--data", value: "DIR", bare: BenchCommand.ownFolder,
-                "bench: a pair with journals in DIR (in /var/tmp without one), and one in memory, in"
+                "bench: a pair with journals in DIR (else in TMPDIR or /var/tmp), and one in memory, in"
                     + " turns (3 runs each)"),
             Flag(
                 "--sync", value: "always|never", default: "always",

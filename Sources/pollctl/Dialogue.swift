@@ -42,10 +42,7 @@ struct Dialogue {
             let address = preferred ?? servers[turn % servers.count]
             switch attempt(arguments, at: address) {
             case .reply(let value): return value
-            case .refused(let text):
-                // Of what was asked, not of the state that the service is in.
-                let code = text.hasPrefix("ERR ") ? ExitCode.usage : .unavailable
-                throw Failure("\(address): \(Self.advice(text))", code)
+            case .refused(let text): throw Failure("\(address): \(Self.advice(text))")
             case .redirect(let target):
                 preferred = target
                 redirections += 1

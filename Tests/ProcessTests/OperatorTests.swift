@@ -139,9 +139,6 @@ extension ProcessSuite {
                 #expect(try pollctl(cluster, ["close", "1"]).status == 0)
                 let unknown = try pollctl(cluster, ["close", "9"])
                 #expect(unknown.status == 69 && unknown.error.contains("NOSUCHVOTE"), "\(unknown)")
-                let long = String(repeating: "q", count: 5_000)
-                let refused = try pollctl(cluster, ["open", long])
-                #expect(refused.status == 64 && refused.error.contains("ERR"), "\(refused)")
             }
         }
 
