@@ -22,6 +22,8 @@ struct Joining {
     /// Joins that came to nothing, since the last view.
     var failures: UInt64 = 0
     var lastReason = ""
+    /// Since when nobody has been met who is in a service.
+    var vainSince: UInt64?
     /// What a new service begins with; nil: with nothing, or it has begun.
     var restoration: Restoration?
     /// Whether this process has ever had the state of a service, by which a view may count on it.
@@ -36,6 +38,8 @@ struct Joining {
     static let delayMin: UInt64 = 20_000_000
     static let delayMax: UInt64 = 1_000_000_000
     static let dialTimeMax: UInt64 = 2_000_000_000
+    /// So long nobody need be told that it looks in vain: others are being started as well.
+    static let vainTimeMax: UInt64 = 3_000_000_000
     private static let decideTicksMax = 3_000 / Settings.tickMilliseconds
     private static let probeTicksMax = 2_000 / Settings.tickMilliseconds
 
@@ -57,6 +61,7 @@ struct Joining {
         delay = Self.delayMin
         failures = 0
         lastReason = ""
+        vainSince = nil
     }
 
     mutating func rejoin(at address: Address, now: UInt64) {

@@ -44,7 +44,12 @@ package struct Restoration: Sendable {
             throw RestorationError(
                 text: "\(path): intact, but not a state that this program reads: \(error.text)")
         }
-        guard executor.op == checkpoint.header.op, executor.op.rawValue > 0 else {
+        guard checkpoint.header.op.rawValue > 0 else {
+            throw RestorationError(
+                text: "\(path): the copy of a service in which nothing has happened; begin one "
+                    + "without --restore")
+        }
+        guard executor.op == checkpoint.header.op else {
             throw RestorationError(
                 text: "\(path): of op \(checkpoint.header.op), but its state of \(executor.op)")
         }

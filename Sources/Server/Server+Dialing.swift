@@ -59,9 +59,9 @@ extension Server {
             resolving.removeAll { $0.address.host == answer.host }
             for item in waiting {
                 guard !answer.addresses.isEmpty else {
-                    log.warnOnce(
-                        "\(answer.host): no such name, or the name server does not answer")
-                    fail(item)
+                    let text = "\(answer.host): no such name, or the name server does not answer"
+                    log.warnOnce(text)
+                    fail(item, text)
                     continue
                 }
                 var dial = item
@@ -80,7 +80,7 @@ extension Server {
                 let socket = try Sockets.connect(host: host, port: dial.address.port)
                 dial.host = host
                 guard let connection = add(socket, kind: dial.kind, isConnected: false) else {
-                    fail(dial)
+                    fail(dial, "no room for another connection")
                     return
                 }
                 connection.dial = dial
@@ -118,7 +118,7 @@ extension Server {
         } else {
             log.detail("\(error)")
         }
-        fail(dial)
+        fail(dial, "\(error)")
         guard dial.isRefused else { return }
         if case .probing(let instance) = dial.kind {
             step(Paths.Event.refused(instance))
@@ -132,19 +132,27 @@ extension Server {
         }
     }
 
-    private func fail(_ dial: Dial) {
+    private func fail(_ dial: Dial, _ reason: String) {
         switch dial.kind {
-        case .dialing:
-            joining.dialStarted = nil
-            joining.backOff(now)
+        case .dialing: failDialing(reason)
         case .calling(let address): calls.onFailed(address)
         case .client, .link, .probing: break
         }
     }
 
     func onDialFailed(_ address: Address, _ reason: String) {
+        log.detail("connection to \(address): \(reason)")
+        failDialing("\(address): \(reason)")
+    }
+
+    private func failDialing(_ reason: String) {
         joining.dialStarted = nil
         joining.backOff(now)
-        log.detail("connection to \(address): \(reason)")
+        joining.lastReason = "waiting for a service; \(reason)"
+        let since = joining.vainSince ?? now
+        joining.vainSince = since
+        if now > since + Joining.vainTimeMax, !joining.isDeciding {
+            log.warnOnce("no service has been found (\(reason)); trying again and again")
+        }
     }
 }

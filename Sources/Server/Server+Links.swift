@@ -227,6 +227,7 @@ extension Server {
         case .member:
             guard let view = hello.view, let theirs = hello.service else { return }
             joining.delay = Joining.delayMin
+            joining.vainSince = nil
             if joining.isDeciding, joining.restoration != nil {
                 refuseToRestore(besides: theirs, at: hello.member.address)
                 return

@@ -131,6 +131,7 @@ struct BackupCommand {
         var turn = 0
         var redirections = 0
         var trouble = ""
+        var advice = "; is pollsrv running, and are the addresses right? (--servers A,B)"
         repeat {
             let address = target ?? servers[turn % servers.count]
             target = nil
@@ -139,6 +140,7 @@ struct BackupCommand {
             do throws(CommandFailure) {
                 // One server that hangs must leave time for the other.
                 outcome = try attempt(address, max(deadline.remainingMilliseconds / 3, 50))
+                advice = ""
             } catch {
                 outcome = .trouble("\(error)")
             }
@@ -147,7 +149,7 @@ struct BackupCommand {
             case .redirect(let primary):
                 target = primary
                 redirections += 1
-                trouble = "\(address) sends us on to \(primary)"
+                if trouble.isEmpty { trouble = "\(address) sends us on to \(primary)" }
             case .trouble(let text):
                 talk("\(address): \(text)")
                 trouble = "\(address): \(text)"
@@ -160,8 +162,7 @@ struct BackupCommand {
             }
         } while !deadline.hasPassed
         throw Failure(
-            "no copy could be fetched in the time there was (--timeout); \(trouble); is pollsrv "
-                + "running, and are the addresses right? (--servers A,B)")
+            "no copy could be fetched in the time there was (--timeout); \(trouble)\(advice)")
     }
 
     private enum Outcome {

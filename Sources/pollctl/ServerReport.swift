@@ -160,8 +160,10 @@ struct Overview {
         let advice =
             reports.isEmpty
             ? "is pollsrv running, and are the addresses right? (--servers A,B)"
-            : "a backup takes over by itself when it may; if it waits for one that is gone for good: "
-                + "`pollctl promote`, which says what that risks"
+            : reports.allSatisfy { $0.mode == "joining" }
+                ? "they look for a service: has one been begun, and are --peer and --join right?"
+                : "a backup takes over by itself when it may; if it waits for one that is gone for good: "
+                    + "`pollctl promote`, which says what that risks"
         return ([head] + lines + [advice]).joined(separator: "\n")
     }
 

@@ -227,6 +227,32 @@ extension ProcessSuite {
             }
             let redirection = RawClient.Reply.error("REDIRECT 127.0.0.1:\(cluster.ports[0])")
             #expect(try RawClient(cluster.ports[1]).ask("COPY BEGIN") == redirection)
+            // The backup's sending on is not the reason.
+            let order = [1, 0].map { "127.0.0.1:\(cluster.ports[$0])" }.joined(separator: ",")
+            let seen = try run(
+                cluster, "second", "pollctl",
+                ["backup", "second", "--servers", order, "--timeout", "500ms"])
+            #expect(seen.status == 69 && !seen.error.contains("is pollsrv running"), "\(seen)")
+            #expect(seen.error.contains("another copy is being made"), "\(seen)")
+        }
+
+        /// What nothing has happened in cannot be gone on with, and that is said.
+        @Test func anEmptyServiceIsNotRestored() throws {
+            let cluster = try Cluster()
+            defer { cluster.end() }
+            try cluster.start("primary", "pollsrv", flags(cluster, 0, []))
+            _ = try cluster.eventually("a primary") { cluster.leader }
+            let copy = try run(
+                cluster, "copy", "pollctl",
+                ["backup", "empty", "--servers", "127.0.0.1:\(cluster.ports[0])"])
+            #expect(copy.status == 0, "\(copy)")
+            let new = try run(
+                cluster, "new", "pollsrv",
+                [
+                    "--primary", "--restore", "empty", "--listen", "127.0.0.1:0", "--peer",
+                    "127.0.0.1:1",
+                ])
+            #expect(new.status == 74 && new.error.contains("nothing has happened"), "\(new)")
         }
 
         /// A primary that cannot know whether it still leads copies nothing: another may have answered

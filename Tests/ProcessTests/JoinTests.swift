@@ -51,6 +51,27 @@ private final class StrictPrimary: Sendable {
 
 extension ProcessSuite {
     @Suite(.serialized) struct Joins {
+        /// With the wrong address, or when nobody has begun a service.
+        @Test func whoFindsNobodySaysSo() throws {
+            let cluster = try Cluster()
+            defer { cluster.end() }
+            let port = cluster.ports[1]
+            let peer = "127.0.0.1:\(cluster.ports[0])"
+            try cluster.start(
+                "backup", "pollsrv", ["--backup", "--listen", "127.0.0.1:\(port)", "--peer", peer])
+            _ = try cluster.eventually("a word") {
+                cluster.said("backup", "err").contains("no service has been found") ? true : nil
+            }
+            let note = try cluster.info(port)["note"]
+            #expect(
+                note?.contains("waiting for a service; connect \(peer): ") == true, "\(note ?? "")")
+            let status = try cluster.run("pollctl", ["status", "--servers", "127.0.0.1:\(port)"])
+            #expect(status.status == 69 && status.error.contains("look for a service"), "\(status)")
+            try cluster.primary()
+            try cluster.waitForPair()
+            #expect(try cluster.info(port)["note"] == "")
+        }
+
         /// It knows who leads: to end the service is for that one.
         @Test func aLearnerThatIsToldToStopNamesThePrimary() throws {
             let cluster = try Cluster()
