@@ -101,8 +101,9 @@ extension Server {
             if dial.rest.isEmpty { giveUp(dial, error) } else { connect(dial) }
             return
         }
-        if case .probing = dial.kind {
+        if case .probing(let instance) = dial.kind {
             abandon(connection)
+            probes.again(instance, now: now)
             return
         }
         connection.isConnected = true
@@ -135,8 +136,9 @@ extension Server {
     private func fail(_ dial: Dial, _ reason: String) {
         switch dial.kind {
         case .dialing: failDialing(reason)
+        case .probing(let instance): if !dial.isRefused { probes.again(instance, now: now) }
         case .calling(let address): calls.onFailed(address)
-        case .client, .link, .probing: break
+        case .client, .link: break
         }
     }
 

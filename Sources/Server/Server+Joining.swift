@@ -106,6 +106,7 @@ extension Server {
             createService("\(others) does not answer")
             return
         }
+        probe()
         if replica.isMember {
             tickMemberLinks()
             return

@@ -330,11 +330,9 @@ extension Server {
         if joining.failures == 0, knownReplicas[instance]?.isWorthCalling ?? true {
             joining.nextDial = now
         }
-        if let member = replica.view?.member(instance), !cutInstances.contains(instance) {
-            // Whether anybody still listens there tells a crash from a hiccup. Who keeps the
-            // connection dials anyway.
-            if !keepsLink(to: member) { dial(member.address, kind: .probing(instance)) }
-        }
+        // Who keeps the connection dials anyway.
+        probes.begin(instance, now: now)
+        probe()
     }
 
     func onFirstBeat(_ arguments: borrowing CommandArguments, _ connection: Connection) {

@@ -85,6 +85,7 @@ package final class Server {
     var resolving: [Dial] = []
     var joining = Joining()
     var calls = Calls()
+    var probes = Probes()
     var group = Group()
     var replacement = Replacement()
     var driver = Driver()

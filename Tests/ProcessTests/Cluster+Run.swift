@@ -24,4 +24,16 @@ extension Cluster {
         let status = try waitForExit(name, within: seconds)
         return Outcome(status, said(name, "out"), said(name, "err"))
     }
+
+    /// Whether this machine and its user can do that.
+    static func succeeds(_ command: [String]) -> Bool {
+        let process = Process()
+        process.executableURL = URL(filePath: "/usr/bin/env")
+        process.arguments = command
+        process.standardOutput = FileHandle.nullDevice
+        process.standardError = FileHandle.nullDevice
+        do { try process.run() } catch { return false }
+        process.waitUntilExit()
+        return process.terminationStatus == 0
+    }
 }

@@ -58,19 +58,8 @@ extension Disks {
             getuid() == 0
             ? ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] : []
 
-        private static func succeeds(_ command: [String]) -> Bool {
-            let process = Process()
-            process.executableURL = URL(filePath: "/usr/bin/env")
-            process.arguments = command
-            process.standardOutput = FileHandle.nullDevice
-            process.standardError = FileHandle.nullDevice
-            do { try process.run() } catch { return false }
-            process.waitUntilExit()
-            return process.terminationStatus == 0
-        }
-
         /// Not where they, or what they load, stand in root's own folder.
-        private static let canRunAsNobody = succeeds(
+        private static let canRunAsNobody = Cluster.succeeds(
             asNobody + [Cluster.binaries.appending(path: "pollsrv").path, "--version"])
 
         private func setMode(_ mode: Int, _ path: String) throws {
@@ -106,7 +95,7 @@ extension Disks {
             }
         }
 
-        private static let canMount = succeeds([
+        private static let canMount = Cluster.succeeds([
             "unshare", "-m", "mount", "-t", "tmpfs", "none", "/tmp",
         ])
 

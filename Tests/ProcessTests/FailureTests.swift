@@ -40,6 +40,40 @@ extension ProcessSuite {
             }
         }
 
+        private static let canUnshare = Cluster.succeeds(["unshare", "--pid", "--fork", "true"])
+
+        /// On another host a process that is killed may take connections a little longer than it keeps
+        /// those that it has; here for half a second.
+        @Test(.enabled(if: canUnshare, "it takes the right to make a process namespace"))
+        func whoStillListensIsAskedAgain() throws {
+            try with { cluster in
+                let patience = ["--heartbeat", "1s", "--misses", "60", "--no-restart"]
+                let way = try Proxy(before: cluster.ports[1], seed: 7)
+                try cluster.primary(patience)
+                let program = Cluster.binaries.appending(path: "pollsrv").path
+                let backup = try cluster.start(
+                    "backup", "/usr/bin/env",
+                    [
+                        "unshare", "--pid", "--fork", "--kill-child", program, "--backup",
+                        "--listen",
+                        "127.0.0.1:\(cluster.ports[1])", "--advertise", "127.0.0.1:\(way.port)",
+                        "--peer",
+                        "127.0.0.1:\(cluster.ports[0])",
+                    ] + patience)
+                try cluster.startClients()
+                try cluster.waitForPair(witnesses: 3)
+                kill(backup.processIdentifier, SIGKILL)
+                usleep(500_000)
+                #expect(try cluster.info(cluster.ports[0])["state"] == "pair")
+                way.stop()
+                _ = try cluster.eventually("the primary to go on alone") {
+                    try cluster.info(cluster.ports[0])["state"] == "solo" ? true : nil
+                }
+                // Not because it has waited long enough.
+                #expect(try cluster.info(cluster.ports[0])["misses"] == "60")
+            }
+        }
+
         /// On one host and without clients a backup alone cannot tell that its primary will not go on.
         @Test func aBackupThatWaitsSaysForWhat() throws {
             try with { cluster in
