@@ -149,6 +149,11 @@ extension Server {
 
     private func failDialing(_ reason: String) {
         joining.dialStarted = nil
+        lookInVain(reason)
+    }
+
+    /// To be tried again later; for long it is not without a word.
+    func lookInVain(_ reason: String) {
         joining.backOff(now)
         joining.lastReason = "waiting for a service; \(reason)"
         let since = joining.vainSince ?? now

@@ -18,7 +18,11 @@ extension Server {
         joining.nextDial = now
         joining.startAt = now + settings.joinAfterMilliseconds * 1_000_000
         joining.isDeciding = settings.startsAsPrimary && service == nil && !mayBeMissed
-        if let service {
+        if service != nil, replica.mayBePromoted {
+            log.info(
+                "the folder has op \(replica.op); others have gone on without it: waiting for them. If "
+                    + "they are gone for good, pollctl promote --force goes on with that")
+        } else if let service {
             log.info(
                 "the folder is of service \(service), which it has not got yet: waiting for the "
                     + "other replica; to begin a new service instead, give --data another folder")

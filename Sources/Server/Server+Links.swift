@@ -270,7 +270,7 @@ extension Server {
                     joining.target = view.primary.address
                 }
                 if !joining.isDeciding { close(connection) }
-                joining.backOff(now)
+                lookInVain("\(hello.member.address) looks for one as well")
             }
         }
     }

@@ -149,7 +149,7 @@ struct Overview {
         let lines = answers.map { item in
             switch item.answer {
             case .report(let report):
-                "  \(item.address): \(report.mode)"
+                "  \(item.address): \(report.mode), view \(report.view), op \(report.number("op"))"
                     + (report.note.isEmpty ? "" : ", \(report.note)")
             case .failure(let failure): "  \(failure)"
             }

@@ -10,7 +10,10 @@ struct StatusCommand {
 
     func run() throws(Failure) {
         let overview = Overview(servers: servers, milliseconds: min(milliseconds, 2_000))
-        guard let primary = overview.primary else { throw Failure(overview.complaint) }
+        guard let primary = overview.primary else {
+            if asJSON { try Output.print(Self.json(overview).text) }
+            throw Failure(overview.complaint)
+        }
         try Output.print(
             asJSON
                 ? Self.json(primary, overview).text
@@ -106,6 +109,15 @@ struct StatusCommand {
             ]
         case .failure(let failure): return ["  \(address)", "no answer: \(failure)"]
         }
+    }
+
+    /// While nobody leads.
+    private static func json(_ overview: Overview) -> JSON {
+        .object([
+            ("view", .integer(overview.reports.map(\.view).max() ?? 0)),
+            ("primary", .null), ("backup", .null), ("state", .string("none")),
+            ("servers", .array(overview.answers.map(json))),
+        ])
     }
 
     static func json(_ primary: ServerReport, _ overview: Overview) -> JSON {

@@ -67,6 +67,12 @@ extension ProcessSuite {
                 note?.contains("waiting for a service; connect \(peer): ") == true, "\(note ?? "")")
             let status = try cluster.run("pollctl", ["status", "--servers", "127.0.0.1:\(port)"])
             #expect(status.status == 69 && status.error.contains("look for a service"), "\(status)")
+            let programs = try cluster.run(
+                "pollctl", ["status", "--json", "--servers", "127.0.0.1:\(port)"])
+            let object = try JSONSerialization.jsonObject(with: Data(programs.output.utf8))
+            let shown = try #require(object as? [String: Any], "\(programs)")
+            #expect(programs.status == 69 && shown["primary"] is NSNull, "\(programs)")
+            #expect((shown["servers"] as? [Any])?.count == 1, "\(programs)")
             try cluster.primary()
             try cluster.waitForPair()
             #expect(try cluster.info(port)["note"] == "")
