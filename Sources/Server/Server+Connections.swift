@@ -146,10 +146,13 @@ extension Server {
             case .command:
                 let next = parser.next
                 if connection.pending > 0, !connection.mustBeRead {
-                    connection.awaitsAll = changesForm(bytes, connection)
-                    // A read shows the state as it is when it may be answered: it would show this, too.
-                    connection.awaitsReads = connection.pendingReads > 0 && changesState(bytes)
-                    if connection.awaitsAll || connection.awaitsReads {
+                    if changesForm(bytes, connection) {
+                        connection.awaits = .all
+                    } else if connection.pendingReads > 0, changesState(bytes) {
+                        // A read shows the state as it is when it may be answered: it would show this, too.
+                        connection.awaits = .reads
+                    }
+                    if connection.awaits != .room {
                         pause(connection)
                         return start
                     }
@@ -225,8 +228,7 @@ extension Server {
                 paused.append(connection)
                 continue
             }
-            connection.isPaused = false
-            (connection.awaitsAll, connection.awaitsReads) = (false, false)
+            (connection.isPaused, connection.awaits) = (false, .room)
             poller.modify(connection.fd.raw, read: true, write: connection.wantsWrite)
             parseInput(connection)
         }

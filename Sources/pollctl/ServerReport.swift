@@ -160,7 +160,7 @@ struct Overview {
         let advice =
             reports.isEmpty
             ? "is pollsrv running, and are the addresses right? (--servers A,B)"
-            : reports.allSatisfy { $0.mode == "joining" }
+            : reports.allSatisfy { $0.mode == "joining" && $0.number("op") == 0 }
                 ? "they look for a service: has one been begun, and are --peer and --join right?"
                 : "a backup takes over by itself when it may; if it waits for one that is gone for good: "
                     + "`pollctl promote`, which says what that risks"

@@ -85,6 +85,43 @@ extension Disks {
             #expect(stop.status == 0 && stop.output.count { $0 == ":" } == 2, "\(stop)")
         }
 
+        /// It may be the last copy: nobody is to be told that it is empty.
+        @Test func whoWaitsForOthersSaysWhatItHas() throws {
+            let pair = try DiskPair()
+            defer { pair.end() }
+            try pair.begin()
+            let leader = try pair.leader()
+            _ = try pair.cluster.eventually("the clients to be electors") {
+                let info = try pair.cluster.info(pair.cluster.ports[leader], seconds: 1)
+                return info["witnesses"] == "3" ? true : nil
+            }
+            let backup = 1 - leader
+            try pair.kill([backup])
+            _ = try pair.cluster.eventually("the other alone") {
+                let info = try? pair.cluster.info(pair.cluster.ports[1 - backup], seconds: 1)
+                return info?["state"] == "solo" ? true : nil
+            }
+            let port = pair.cluster.ports[backup]
+            // It hears from the clients that it is out, and is then started once more.
+            try pair.kill([1 - backup])
+            try pair.start(backup, "backup")
+            _ = try pair.cluster.eventually("it to be out") {
+                try pair.cluster.info(port, seconds: 1)["mode"] == "joining" ? true : nil
+            }
+            try pair.kill([backup])
+            try pair.start(backup, "backup")
+            _ = try pair.cluster.eventually("a word of what it has") {
+                pair.cluster.said(pair.name(backup), "err").contains(
+                    "others have gone on without it")
+                    ? true : nil
+            }
+            let status = try pair.cluster.run(
+                "pollctl", ["status", "--servers", "127.0.0.1:\(port)"])
+            #expect(status.status == 69 && status.error.contains("pollctl promote"), "\(status)")
+            let force = ["promote", "--force", "--servers", "127.0.0.1:\(port)"]
+            #expect(try pair.cluster.run("pollctl", force).status == 0)
+        }
+
         /// One after the other, so that the survivor goes on alone in between, or waits for the
         /// other: whoever is started first alone must not go on without what the other has.
         @Test func oneAfterTheOther() throws {

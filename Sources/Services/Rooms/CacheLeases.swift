@@ -195,7 +195,8 @@ package struct CacheLeases: Sendable {
     // MARK: Writes
 
     /// Whether a reservation in this room may be proposed now. A writer with a lease has dropped the
-    /// room from its cache when it asked; one without is told when it has changed, like others. After `go` it must be proposed, or `refused` called.
+    /// room from its cache when it asked; one without is told when it has changed, like others. After
+    /// `go` it must be proposed, or `refused` called.
     package mutating func beginWrite(_ room: Int, by writer: Holder, at now: UInt64) -> Verdict {
         if now >= writesFrom { writesFrom = 0 }
         if let own = index(of: writer), caches[own].until != nil {
