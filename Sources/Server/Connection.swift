@@ -15,15 +15,6 @@ final class Connection {
         case probing(Instance)
     }
 
-    enum Awaits {
-        /// Until less is owed.
-        case room
-        /// Until what was asked has been looked up: what comes next may change that.
-        case reads
-        /// Until all that is owed has gone out.
-        case all
-    }
-
     let fd: FileDescriptor
     let number: UInt64
     var kind: Kind
@@ -49,8 +40,10 @@ final class Connection {
     var wantsWrite = false
     /// Reading has stopped until replies have gone out.
     var isPaused = false
-    /// For what it has stopped.
-    var awaits = Awaits.room
+    /// It has stopped until all that is owed has gone out.
+    var awaitsAll = false
+    /// It has stopped until what was asked has been looked up: what comes next may change that.
+    var awaitsReads = false
 
     var version = ProtocolVersion.resp2
     var name = ""
@@ -120,10 +113,8 @@ final class Connection {
         mustBeRead ? pending >= Self.witnessPendingMax : hasManyPending
     }
     var isOwedLess: Bool {
-        switch awaits {
-        case .all where pending > 0, .reads where pendingReads > 0: return false
-        case .all, .reads, .room: break
-        }
+        if awaitsAll { return pending == 0 }
+        if awaitsReads, pendingReads > 0 { return false }
         let countMax = mustBeRead ? Self.witnessPendingMax : Self.pendingMax
         return pending < countMax / 2 && (mustBeRead || pendingBytes < Self.outputBytesMax / 2)
     }

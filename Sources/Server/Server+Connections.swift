@@ -146,13 +146,10 @@ extension Server {
             case .command:
                 let next = parser.next
                 if connection.pending > 0, !connection.mustBeRead {
-                    if changesForm(bytes, connection) {
-                        connection.awaits = .all
-                    } else if connection.pendingReads > 0, changesState(bytes) {
-                        // A read shows the state as it is when it may be answered: it would show this, too.
-                        connection.awaits = .reads
-                    }
-                    if connection.awaits != .room {
+                    connection.awaitsAll = changesForm(bytes, connection)
+                    // A read shows the state as it is when it may be answered: it would show this, too.
+                    connection.awaitsReads = connection.pendingReads > 0 && changesState(bytes)
+                    if connection.awaitsAll || connection.awaitsReads {
                         pause(connection)
                         return start
                     }
@@ -228,7 +225,8 @@ extension Server {
                 paused.append(connection)
                 continue
             }
-            (connection.isPaused, connection.awaits) = (false, .room)
+            connection.isPaused = false
+            (connection.awaitsAll, connection.awaitsReads) = (false, false)
             poller.modify(connection.fd.raw, read: true, write: connection.wantsWrite)
             parseInput(connection)
         }
